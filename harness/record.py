@@ -1,0 +1,233 @@
+"""What happened when a run ran: statuses, and the models of every file of an attempt.
+
+Two processes meet in these files. The worker writes `steps.jsonl`, `phases.jsonl`,
+`resolved_config.json` and `result.json`; the sampler writes memory samples and `sampler.json`; the
+supervisor seals all of it into `record.json`, last. Values are raw: anything that can be derived is
+derived again by `summary`, so a better formula needs no new run. Missing is null.
+
+Format history (the number in every file):
+  1  first format
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Any, Literal
+
+from pydantic import Field
+
+from harness.spec import Count, Frozen
+
+FORMAT = 1
+
+Split = Literal["train", "validation", "test"]
+MetricName = Literal["nll", "reward"]
+Phase = Literal["load", "build", "evaluate", "train", "generate", "weight_sync", "save"]
+PHASES: tuple[Phase, ...] = (
+    "load", "build", "evaluate", "train", "generate", "weight_sync", "save",
+)  # fmt: skip
+
+
+class Status(StrEnum):
+    """How an attempt ended. A failed run is data: it is shown and counted, never dropped."""
+
+    OK = "ok"
+    OOM_GPU = "oom-gpu"
+    OOM_HOST = "oom-host"
+    NAN = "nan"
+    DIVERGED = "diverged"
+    TIMEOUT = "timeout"
+    STALLED = "stalled"
+    CRASHED = "crashed"
+    CONFIG = "config"
+    UNAVAILABLE = "unavailable"
+    CANCELLED = "cancelled"
+    CONTAMINATED = "contaminated"
+
+
+# What training itself came to: trying again would give the same, so the run is done.
+OUTCOMES = frozenset({Status.OK, Status.NAN, Status.DIVERGED, Status.OOM_GPU, Status.OOM_HOST})
+# Accidents around training: the same command tries again.
+ACCIDENTS = frozenset(Status) - OUTCOMES
+
+
+class EvaluationPoint(Frozen):
+    """One held-out measurement."""
+
+    step: Count = Field(description="optimizer steps done before it; 0 is the base model")
+    split: Split
+    metric: MetricName = Field(
+        description="nll: nats per completion token, tokens pooled over rows; reward: mean over "
+        "sampled completions"
+    )
+    value: float | None = Field(description="null when it was not finite or nothing was scored")
+    rows: Count
+    tokens: Count | None = Field(None, description="completion tokens it pools (nll)")
+    unscored: Count = Field(0, description="completions the reward function returned None for")
+    wall_s: float
+
+
+class ParameterCounts(Frozen):
+    """Integers of the model that trained."""
+
+    total: Count = Field(description="all parameters, adapter included, tied weights once")
+    trainable: Count
+    matmul: Count = Field(
+        description="base weights that multiply activations, output head included"
+    )
+    matmul_trainable: Count = Field(description="those of them that are trained (0 under LoRA)")
+    adapter: Count = Field(description="adapter weights")
+
+
+class Result(Frozen):
+    """`result.json`: the worker's last word, written by temp file and rename."""
+
+    format: int = FORMAT
+    status: Status
+    reason: str | None = Field(None, description="one sentence for a status that is not ok")
+    steps_done: Count = 0
+    train_wall_s: float | None = Field(None, description="trainer.train() alone")
+    parameters: ParameterCounts | None = None
+    evaluations: tuple[EvaluationPoint, ...] = ()
+    device: str | None = Field(None, description="'cpu' or the GPU's UUID")
+    started_warm: bool = Field(
+        False, description="forked from a server that had imported the libraries"
+    )
+    adapter_sha256: str | None = Field(None, description="trainable weights before step 1, hashed")
+    unusable_rows: tuple[str, ...] = Field(
+        (), description="dataset rows left out, one sentence each"
+    )
+    notes: tuple[str, ...] = Field(
+        (), description="what a reader must know, e.g. arguments not passed"
+    )
+
+
+class StepRow(Frozen):
+    """A line of `steps.jsonl`: one optimizer step. Times are time.monotonic_ns of the host."""
+
+    step: int = Field(ge=1)
+    begin_ns: int
+    end_ns: int
+    tokens: Count | None = Field(description="non-padding tokens of the batch: prompt + completion")
+    samples: Count | None = Field(description="sequences trained on in this step")
+    generated_tokens: Count | None = Field(
+        None, description="completion tokens sampled for it (grpo)"
+    )
+    logs: dict[str, float | None] = Field(description="what TRL logged for it, by TRL's names")
+
+
+class PhaseRow(Frozen):
+    """A line of `phases.jsonl`: one span, written when it ends. Phases nest; the innermost counts."""
+
+    phase: Phase
+    begin_ns: int
+    end_ns: int
+    step: Count | None = None
+    rss_bytes: Count | None = Field(None, description="the worker's own RSS at the end of the span")
+    torch_allocated_peak_bytes: Count | None = None
+    torch_reserved_peak_bytes: Count | None = None
+
+
+class SamplerSummary(Frozen):
+    """`sampler.json`: what the sampler did and what it cost."""
+
+    format: int = FORMAT
+    requested_hz: float
+    achieved_hz: float | None
+    longest_gap_s: float | None
+    samples: Count
+    cpu_s: float = Field(
+        description="CPU time of the sampler process over its life, start-up included"
+    )
+    sampling_cpu_s: float = Field(description="CPU time of the sampling loop alone")
+    wall_s: float = Field(description="length of the sampling loop")
+    lenses: tuple[str, ...] = Field(description="lenses that gave at least one value")
+    gpus: tuple[str, ...] = Field((), description="UUIDs of the GPUs that were read")
+    notes: tuple[str, ...] = ()
+
+
+# Columns of memory.parquet, one row per device and instant; `device` is 'host' or a GPU's UUID.
+# Bytes, watts, joules, degrees Celsius, MHz, percent; null where the lens did not answer.
+MEMORY_COLUMNS: dict[str, str] = {
+    "t_ns": "int64",
+    "device": "string",
+    "rss_bytes": "int64",  # process-tree RSS (host rows)
+    "processes": "int64",  # processes in the tree (host rows)
+    "nvml_device_bytes": "int64",  # device memory in use, driver reservation excluded where v2 exists
+    "nvml_process_bytes": "int64",  # the worker's own, where process ids can be trusted
+    "utilization_percent": "float64",
+    "power_w": "float64",
+    "energy_j": "float64",  # counter since the driver was loaded
+    "temperature_c": "float64",
+    "sm_clock_mhz": "float64",
+}
+
+
+class Exit(Frozen):
+    """How a worker process ended."""
+
+    code: int | None = Field(None, description="exit code, null when a signal ended it")
+    signal: int | None = None
+    ended_by: Literal["itself", "supervisor", "outside"] = "itself"
+
+
+class Attempt(Frozen):
+    """One try at a run."""
+
+    number: int = Field(ge=1)
+    status: Status
+    reason: str | None = None
+    launcher: str
+    started_utc: str = Field(description="ISO 8601, seconds, Z")
+    ended_utc: str
+    wall_s: float = Field(ge=0)
+    exit: Exit
+
+
+class Record(Frozen):
+    """`record.json`: a run is done when this file is valid and its status is an outcome."""
+
+    format: int = FORMAT
+    run_id: str
+    harness_version: str
+    status: Status
+    reason: str | None = None
+    attempt: int = Field(ge=1, description="the attempt that this record speaks of")
+    attempts: tuple[Attempt, ...] = Field(min_length=1)
+    result: Result | None = None
+    sampler: SamplerSummary | None = None
+    files: dict[str, str] = Field(
+        default_factory=dict, description="SHA-256 of the attempt's raw files when it was sealed"
+    )
+    sha256: str | None = Field(None, description="of this record's canonical JSON, this field null")
+
+    @property
+    def is_done(self) -> bool:
+        """Whether the same command leaves this run alone."""
+        return self.status in OUTCOMES
+
+
+class PlannedRun(Frozen):
+    """A run as study.json lists it."""
+
+    run_id: str
+    pair: str
+    arm: str
+    seed: int
+
+
+class Study(Frozen):
+    """`study.json`: written before the first run."""
+
+    format: int = FORMAT
+    matrix_name: str
+    matrix_text: str = Field(description="the matrix file as it was read")
+    matrix_hash: str = Field(
+        description="of the parsed matrix and the overrides, without the seeds"
+    )
+    margins_hash: str = Field(description="of the pairs' margins alone: a later change is post hoc")
+    overrides: dict[str, Any] = Field(default_factory=dict, description="--set key=value")
+    planned: tuple[PlannedRun, ...]
+    created_utc: str
+    harness_version: str
+    command: str = Field(description="the command that made it, paths left out")

@@ -1,0 +1,217 @@
+"""What to run: a matrix, its pairs and arms, and one run resolved to the last argument.
+
+Everything here is a frozen pydantic model that refuses unknown keys. A run's id is a hash of its
+resolved spec, so the same training is the same run wherever and whenever it is asked for, and any
+change of an argument is another run. What this leaves out: reading YAML and merging defaults
+(`matrix`), and what happened when a run ran (`record`).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
+
+Task = Literal["sft", "grpo"]
+Method = Literal["full", "lora"]
+Precision = Literal["float32", "bfloat16"]
+Scale = Literal["embedded", "small", "full"]
+Value = bool | int | float | str | None | list[Any] | dict[str, Any]
+
+# The dataset names a matrix may use, and the module in worker/data that serves each.
+DATASETS: dict[str, str] = {
+    "micro-arithmetic": "micro_arithmetic",
+    "micro-steps": "micro_steps",
+    "gsm_symbolic": "gsm_symbolic",
+    "chain_sum": "chain_sum",
+}
+
+# The reward functions a GRPO pair may name; all of them are TRL's own.
+REWARDS = ("reasoning_accuracy", "accuracy")
+
+# A name that is safe as a folder name and in a selector.
+Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$", max_length=60)]
+PositiveInt = Annotated[int, Field(ge=1)]
+Count = Annotated[int, Field(ge=0)]
+
+
+class Frozen(BaseModel):
+    """A value: immutable, and an unknown key is an error."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, strict=True)
+
+
+class Lora(Frozen):
+    """A LoRA adapter, in PEFT's own names (`peft.LoraConfig`)."""
+
+    r: PositiveInt = Field(description="rank of the update B·A")
+    lora_alpha: Annotated[float, Field(gt=0)] = Field(
+        32, description="numerator of the scale alpha / r; the blog keeps 32 at every rank"
+    )
+    lora_dropout: Annotated[float, Field(ge=0, lt=1)] = Field(
+        0.0, description="dropout on the adapter's input"
+    )
+    target_modules: str | tuple[str, ...] = Field(
+        "all-linear", description="every linear layer but the output head, or a list of names"
+    )
+
+
+class Model(Frozen):
+    """The model of a pair."""
+
+    source: str = Field(
+        min_length=1,
+        description="'embedded:NAME' ships with the harness, 'smollm2' is the cached SmolLM2-135M, "
+        "anything else is a Hub repository or a local folder",
+    )
+    label: str | None = Field(None, description="the name shown in reports; the source if null")
+    revision: str | None = Field(None, description="commit, branch or tag on the Hub")
+    dtype: Precision = Field(
+        "float32",
+        description="master precision of the weights, the same in every arm; autocast is the "
+        "trainer argument `bf16`",
+    )
+
+    @property
+    def shown(self) -> str:
+        """The name a report shows."""
+        return self.label or self.source
+
+
+class DatasetSpec(Frozen):
+    """The rows of a pair. Splits depend on this alone, never on a run's seed."""
+
+    name: str = Field(min_length=1, description="one of the dataset modules in worker/data")
+    train_rows: PositiveInt = Field(description="rows that are trained on")
+    validation_rows: Count = Field(0, description="rows that choices are made on")
+    test_rows: PositiveInt = Field(description="rows that arms are judged on")
+    seed: int = Field(0, description="seed of the split and of generated rows")
+    options: dict[str, Value] = Field(
+        default_factory=dict, description="parameters of the dataset module"
+    )
+
+
+class Evaluation(Frozen):
+    """How an arm is judged on held-out rows, before, during and after training."""
+
+    every_steps: Count = Field(
+        0, description="evaluate the validation rows every N optimizer steps; 0 is never"
+    )
+    batch_size: PositiveInt = Field(32, description="rows per forward pass or generation call")
+    samples_per_prompt: PositiveInt = Field(1, description="completions per prompt (grpo)")
+    temperature: Annotated[float, Field(gt=0)] = Field(
+        1.0, description="sampling temperature of held-out completions (grpo)"
+    )
+
+
+class Arm(Frozen):
+    """One way to train a pair."""
+
+    method: Method = Field(description="full fine-tuning, or LoRA")
+    lora: Lora | None = Field(None, description="the adapter; required by method 'lora'")
+    trainer: dict[str, Value] = Field(
+        default_factory=dict, description="arguments of TRL's config, on top of the pair's"
+    )
+
+    @model_validator(mode="after")
+    def _adapter_matches_method(self) -> Arm:
+        if self.method == "lora" and self.lora is None:
+            raise ValueError("method 'lora' needs a `lora:` block with at least `r`")
+        if self.method == "full" and self.lora is not None:
+            raise ValueError("method 'full' takes no `lora:` block")
+        return self
+
+
+class Pair(Frozen):
+    """One row of the page's tables: a task, a model and a dataset, trained by several arms."""
+
+    task: Task = Field(description="sft or grpo")
+    model: Model = Field(description="what is trained")
+    dataset: DatasetSpec = Field(description="what it is trained on")
+    reward: str | None = Field(
+        None, description="TRL's reward function (grpo): " + ", ".join(REWARDS)
+    )
+    trainer: dict[str, Value] = Field(
+        default_factory=dict, description="arguments of TRL's SFTConfig or GRPOConfig, both arms"
+    )
+    evaluation: Evaluation = Field(default_factory=Evaluation, description="held-out evaluation")
+    arms: dict[Name, Arm] = Field(min_length=1, description="how the pair is trained")
+    baseline: str = Field("full", description="the arm the others are compared with")
+    declared_differences: tuple[str, ...] = Field(
+        ("learning_rate",),
+        description="trainer arguments in which arms may differ; any other difference stops",
+    )
+    margin: Annotated[float, Field(gt=0)] = Field(
+        description="how much worse than the baseline still counts as a match: nats per completion "
+        "token (sft) or reward (grpo)"
+    )
+    margin_reason: str = Field(min_length=1, description="why that margin")
+
+
+class Matrix(Frozen):
+    """A matrix file, parsed: pairs × arms × seeds."""
+
+    format: Literal[1] = Field(description="version of the matrix format")
+    name: Name = Field(description="the matrix's name, also the study's default folder")
+    title: str = Field(description="one line for humans")
+    description: str = Field("", description="what it shows and what it can't")
+    scale: Scale = Field(description="what the verdicts may speak for")
+    device: Literal["auto", "cpu", "gpu"] = Field(
+        "auto", description="where it runs; auto takes a GPU where there is one"
+    )
+    seeds: tuple[Count, ...] = Field(min_length=1, description="one training run per seed and arm")
+    timeout_s: PositiveInt = Field(3600, description="a run longer than this is ended: timeout")
+    stall_s: PositiveInt = Field(600, description="a run silent for this long is ended: stalled")
+    warmup_steps_excluded: Count = Field(
+        5, description="first optimizer steps left out of step times and throughput"
+    )
+    trainer: dict[Task, dict[str, Value]] = Field(
+        default_factory=dict, description="arguments for every pair of a task"
+    )
+    pairs: dict[Name, Pair] = Field(min_length=1, description="what is trained")
+
+    @model_validator(mode="after")
+    def _seeds_are_distinct(self) -> Matrix:
+        if len(set(self.seeds)) != len(self.seeds):
+            raise ValueError(f"seeds {list(self.seeds)} hold a value twice; expected distinct ones")
+        return self
+
+
+class RunSpec(Frozen):
+    """One training execution, every argument resolved."""
+
+    format: Literal[1] = 1
+    pair: Name
+    arm: Name
+    seed: Count
+    task: Task
+    method: Method
+    model: Model
+    dataset: DatasetSpec
+    reward: str | None
+    lora: Lora | None
+    trainer: dict[str, Value]
+    evaluation: Evaluation
+
+    @property
+    def cell(self) -> str:
+        """The readable name that selectors match: `pair.arm.sSEED`."""
+        return f"{self.pair}.{self.arm}.s{self.seed}"
+
+    @property
+    def run_id(self) -> str:
+        """The cell's name and a hash of the resolved spec."""
+        return f"{self.cell}-{content_hash(self)[:8]}"
+
+
+def canonical_json(value: BaseModel | object) -> str:
+    """Write a value as JSON with sorted keys and no spaces: equal values give equal text."""
+    data = value.model_dump(mode="json") if isinstance(value, BaseModel) else value
+    return json.dumps(data, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
+
+
+def content_hash(value: BaseModel | object) -> str:
+    """SHA-256 of a value's canonical JSON, in hex."""
+    return hashlib.sha256(canonical_json(value).encode()).hexdigest()

@@ -1,0 +1,53 @@
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import ValidationError
+
+from harness.matrix import expand, parse_matrix
+from harness.spec import Arm, Lora, canonical_json, content_hash
+
+from tests.conftest import MATRIX
+
+
+def specs():
+    return expand(parse_matrix(MATRIX, "tiny.yaml"))
+
+
+def test_a_run_id_is_the_same_for_the_same_training():
+    assert [s.run_id for s in specs()] == [s.run_id for s in specs()]
+    assert len({s.run_id for s in specs()}) == 8
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"seed": 99},
+        {"trainer": {"learning_rate": 9.0}},
+        {"lora": Lora(r=3)},
+        {"reward": "accuracy"},
+    ],
+)
+def test_any_change_of_what_is_trained_is_another_run(change):
+    spec = specs()[-1]
+    assert spec.model_copy(update=change).run_id != spec.run_id
+
+
+def test_a_spec_survives_json():
+    for spec in specs():
+        assert type(spec).model_validate_json(spec.model_dump_json()) == spec
+
+
+def test_lora_needs_an_adapter_and_full_takes_none():
+    with pytest.raises(ValidationError, match="needs a `lora:` block"):
+        Arm(method="lora")
+    with pytest.raises(ValidationError, match="takes no `lora:` block"):
+        Arm(method="full", lora=Lora(r=1))
+
+
+@given(st.dictionaries(st.text(max_size=5), st.integers() | st.text(max_size=5), max_size=5))
+def test_the_hash_does_not_depend_on_the_order_of_keys(data):
+    backwards = dict(reversed(list(data.items())))
+    assert content_hash(data) == content_hash(backwards)
+    assert canonical_json(data) == canonical_json(backwards)
