@@ -1,0 +1,103 @@
+"""`python -m harness.worker ATTEMPT`: train one run, in the order a person would tell it.
+
+Reads `../spec.json` and `launch.json`; writes `environment.json`, `resolved_config.json`,
+`steps.jsonl`, `phases.jsonl` and, last, `result.json`. An exception of any kind ends as a status and
+a sentence in the result; its traceback goes to stderr.log. The fork server calls `run_attempt` in a
+child that has the libraries imported already; everything else is the same.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+import time
+import traceback
+from pathlib import Path
+from types import FrameType
+
+from harness.errors import ConfigError, MachineError
+from harness.launch import Launch
+from harness.measure.environment import capture_environment
+from harness.record import Result, Status
+from harness.spec import RunSpec
+from harness.store import write_atomically
+from harness.worker.confine import confine
+
+SAMPLER_PATIENCE_S = 10.0
+
+
+def run_attempt(attempt: Path, is_warm: bool = False) -> int:
+    """Train the run of an attempt's folder and return the process's exit code."""
+    launch = Launch.model_validate_json((attempt / "launch.json").read_text(encoding="utf-8"))
+    spec = RunSpec.model_validate_json((attempt.parent / "spec.json").read_text(encoding="utf-8"))
+    confine(launch, os.getppid())
+    signal.signal(signal.SIGTERM, _end)
+    notes = _wait_for_sampler(attempt) if launch.waits_for_sampler else []
+    environment = json.dumps(capture_environment(), indent=1).encode()
+    write_atomically(attempt / "environment.json", environment)
+    try:
+        result = _train(spec, launch, attempt)
+    except Exception as error:  # noqa: BLE001 - every failure becomes a status that is kept
+        traceback.print_exc()
+        status, reason = classify(error)
+        result = Result(status=status, reason=reason)
+    result = result.model_copy(update={"started_warm": is_warm, "notes": (*notes, *result.notes)})
+    write_atomically(attempt / "result.json", result.model_dump_json(indent=1).encode() + b"\n")
+    return 0 if result.status is Status.OK else 1
+
+
+def classify(error: Exception) -> tuple[Status, str]:
+    """Name the status of an exception, and its reason in one line."""
+    text = " ".join(str(error).split())[:300] or type(error).__name__
+    name = type(error).__name__
+    if name == "OutOfMemoryError" or "CUDA out of memory" in text:
+        return Status.OOM_GPU, text
+    if isinstance(error, MemoryError) or "can't allocate memory" in text:
+        return Status.OOM_HOST, f"the worker ran out of memory: {text}"
+    if isinstance(error, ConfigError):
+        return Status.CONFIG, text
+    if isinstance(error, MachineError) or name in _UNAVAILABLE:
+        return Status.UNAVAILABLE, text
+    return Status.CRASHED, f"{name}: {text}"
+
+
+# What huggingface_hub raises for a repository that is missing, gated or out of reach.
+_UNAVAILABLE = frozenset(
+    {
+        "EntryNotFoundError",
+        "GatedRepoError",
+        "LocalEntryNotFoundError",
+        "OfflineModeIsEnabled",
+        "RepositoryNotFoundError",
+        "RevisionNotFoundError",
+    }
+)
+
+
+def _train(spec: RunSpec, launch: Launch, attempt: Path) -> Result:
+    # Imported here so that a broken environment becomes a record with a reason, not a lost process.
+    from harness.worker.grpo import train_grpo
+    from harness.worker.sft import train_sft
+
+    return (train_sft if spec.task == "sft" else train_grpo)(spec, launch, attempt)
+
+
+def _wait_for_sampler(attempt: Path) -> list[str]:
+    """Hold the run until memory is being sampled, so that loading is seen too."""
+    deadline = time.monotonic() + SAMPLER_PATIENCE_S
+    while not (attempt / "sampler.ready").exists():
+        if time.monotonic() > deadline:
+            return ["The sampler was not ready in time; the start of the run was not sampled."]
+        time.sleep(0.01)
+    return []
+
+
+def _end(number: int, _frame: FrameType | None) -> None:
+    """Leave on SIGTERM: every line written so far is on disk already."""
+    sys.exit(128 + number)
+
+
+if __name__ == "__main__":
+    sys.exit(run_attempt(Path(sys.argv[1])))

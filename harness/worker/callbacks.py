@@ -1,0 +1,112 @@
+"""What listens to TRL's trainer while it trains: the step journal, NaN, evaluation on the way."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from typing import Any
+
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+from harness.record import StepRow
+from harness.worker.journal import Journal
+
+
+class StepJournal(TrainerCallback):  # type: ignore[misc]
+    """Writes a line per optimizer step: when it began and ended, its tokens, what TRL logged.
+
+    `num_tokens` in TRL's log is the running total of non-padding tokens; a step's own are the
+    difference. The log of a step arrives after its end, so the line is written then.
+    """
+
+    def __init__(
+        self, journal: Journal, samples_per_step: int, completions_per_generation: int = 0
+    ) -> None:
+        self._journal = journal
+        self._samples = samples_per_step
+        self._completions = completions_per_generation
+        self._begin_ns = 0
+        self._end_ns = 0
+        self._tokens_before = 0.0
+        self._generations_before = 0
+        self.steps_done = 0
+        self.nan_step: int | None = None
+
+    def on_step_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Note when the step began."""
+        self._journal.current_step = state.global_step + 1
+        self._begin_ns = time.monotonic_ns()
+
+    def on_step_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Note when the step ended."""
+        self._end_ns = time.monotonic_ns()
+
+    def on_log(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        logs: dict[str, Any] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        """Write the step's line; stop training when its loss is not a number."""
+        if not logs or "loss" not in logs or state.global_step <= self.steps_done:
+            return  # the summary at the end of training is not a step
+        values = {k: finite(v) for k, v in logs.items() if isinstance(v, int | float)}
+        self.steps_done = state.global_step
+        self._journal.step(
+            StepRow(
+                step=state.global_step,
+                begin_ns=self._begin_ns,
+                end_ns=self._end_ns,
+                tokens=self._new_tokens(logs),
+                samples=self._samples,
+                generated_tokens=self._generated(logs),
+                logs=values,
+            )
+        )
+        if values["loss"] is None or ("grad_norm" in values and values["grad_norm"] is None):
+            self.nan_step = state.global_step
+            control.should_training_stop = True
+
+    def _new_tokens(self, logs: dict[str, Any]) -> int | None:
+        total = logs.get("num_tokens")
+        if total is None:
+            return None
+        new, self._tokens_before = total - self._tokens_before, total
+        return round(new)
+
+    def _generated(self, logs: dict[str, Any]) -> int | None:
+        """Completion tokens sampled for this step: none when it reuses an earlier generation."""
+        mean_length = logs.get("completions/mean_length")
+        generations = self._journal.spans.get("generate", 0)
+        new, self._generations_before = generations - self._generations_before, generations
+        if mean_length is None or new == 0:
+            return None
+        return round(mean_length * self._completions * new)
+
+
+class EvaluateOnTheWay(TrainerCallback):  # type: ignore[misc]
+    """Calls a function every N optimizer steps, except after the last, which is evaluated anyway."""
+
+    def __init__(self, every_steps: int, evaluate: Callable[[int], None]) -> None:
+        self._every = every_steps
+        self._evaluate = evaluate
+
+    def on_step_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Evaluate if it is time."""
+        step = state.global_step
+        if self._every and step % self._every == 0 and step < state.max_steps:
+            self._evaluate(step)
+
+
+def finite(value: float) -> float | None:
+    """Return a number, or None if it is NaN or infinite: JSON and a reader know what null means."""
+    return float(value) if math.isfinite(value) else None

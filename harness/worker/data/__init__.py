@@ -1,0 +1,68 @@
+"""The datasets a pair may name, one module each, behind one small contract.
+
+A dataset module shows one raw row first (`SAMPLE`) and has `load(request) -> Splits`. It maps the
+raw columns onto the ones TRL's trainers take:
+
+* sft:  `prompt` and `completion`, both lists of chat messages; TRL then trains on the completion.
+* grpo: `prompt`, a list of chat messages, and `solution`, the gold answer as text.
+
+Splits are disjoint and depend on the dataset seed alone, never on a run's seed, so that every run of
+a pair trains and is judged on the same rows. What this leaves out: tokenisation, which is TRL's.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from harness.errors import ConfigError
+from harness.spec import DATASETS, DatasetSpec
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+
+@dataclass(frozen=True)
+class Splits:
+    """The rows of a pair: train, validation (choices are made on it), test (judged on it, once)."""
+
+    train: Dataset
+    validation: Dataset
+    test: Dataset
+    unusable: tuple[str, ...] = field(default=())  # one sentence per row that could not be used
+
+
+@dataclass(frozen=True)
+class Request:
+    """What a pair asks of a dataset module."""
+
+    task: str
+    train_rows: int
+    validation_rows: int
+    test_rows: int
+    seed: int
+    options: dict[str, Any]
+
+
+def load_splits(task: str, dataset: DatasetSpec) -> Splits:
+    """Load the rows of a pair.
+
+    Raises: ConfigError if the dataset has no module here or refuses the request.
+    """
+    module_name = DATASETS.get(dataset.name)
+    if module_name is None:
+        raise ConfigError(
+            f"dataset {dataset.name!r} is unknown; expected one of {', '.join(sorted(DATASETS))}"
+        )
+    module = import_module(f"{__name__}.{module_name}")
+    request = Request(
+        task=task,
+        train_rows=dataset.train_rows,
+        validation_rows=dataset.validation_rows,
+        test_rows=dataset.test_rows,
+        seed=dataset.seed,
+        options=dict(dataset.options),
+    )
+    splits: Splits = module.load(request)
+    return splits

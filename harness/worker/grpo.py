@@ -1,0 +1,160 @@
+"""Reinforcement learning of one run with TRL's GRPOTrainer, judged by held-out reward.
+
+The held-out reward is the mean over completions sampled from held-out prompts, with the reward
+function that trains. Its random numbers are its own (seeded by the run's seed), so that evaluating
+leaves training's as they were.
+"""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from datasets import Dataset
+from trl import GRPOConfig, GRPOTrainer
+
+from harness.launch import Launch
+from harness.record import EvaluationPoint, Result, Split
+from harness.spec import Evaluation, RunSpec
+from harness.worker.callbacks import EvaluateOnTheWay, StepJournal
+from harness.worker.journal import Journal
+from harness.worker.methods import peft_config
+from harness.worker.rewards import Reward, reward_function
+from harness.worker.session import (
+    adapter_hash,
+    build,
+    close,
+    open_session,
+    train,
+    trainer_arguments,
+)
+from harness.worker.trl_versions import build_config, generation_method
+
+
+def train_grpo(spec: RunSpec, launch: Launch, attempt: Path) -> Result:
+    """Load, evaluate, train, evaluate."""
+    session = open_session(spec, launch, attempt)
+    config = build_config(GRPOConfig, trainer_arguments(session))
+    reward = reward_function(spec.reward or "reasoning_accuracy")
+    trainer = build(
+        session,
+        lambda: GRPOTrainer(
+            model=session.loaded.model,
+            reward_funcs=reward,
+            args=config,
+            train_dataset=session.splits.train,
+            processing_class=session.loaded.tokenizer,
+            peft_config=peft_config(spec),
+        ),
+    )
+    mark_generation(trainer, session.journal)
+    points: list[EvaluationPoint] = []
+
+    def evaluate(step: int, split: Split) -> None:
+        rows = session.splits.test if split == "test" else session.splits.validation
+        if len(rows):
+            with session.journal.phase("evaluate"):
+                sampler = HeldOutReward(trainer, reward, spec.evaluation, spec.seed)
+                points.append(sampler.measure(rows, split, step))
+
+    per_step = config.per_device_train_batch_size * config.gradient_accumulation_steps
+    steps = StepJournal(session.journal, per_step, config.generation_batch_size)
+    trainer.add_callback(steps)
+    trainer.add_callback(
+        EvaluateOnTheWay(spec.evaluation.every_steps, lambda step: evaluate(step, "validation"))
+    )
+    adapter_sha256 = adapter_hash(session, trainer)
+    evaluate(0, "validation")
+    evaluate(0, "test")
+    seconds = train(session, trainer)
+    evaluate(steps.steps_done, "validation")
+    evaluate(steps.steps_done, "test")
+    return close(session, trainer, steps, points, seconds, adapter_sha256)
+
+
+def mark_generation(trainer: GRPOTrainer, journal: Journal) -> None:
+    """Mark the span in which a trainer samples completions as the generate phase."""
+    name = generation_method(trainer)
+    if name is None:
+        return
+    generate = getattr(trainer, name)
+
+    def marked(*args: Any, **kwargs: Any) -> Any:
+        with journal.phase("generate"):
+            return generate(*args, **kwargs)
+
+    setattr(trainer, name, marked)
+
+
+class HeldOutReward:
+    """Samples completions of held-out prompts and scores them."""
+
+    def __init__(
+        self, trainer: GRPOTrainer, reward: Reward, evaluation: Evaluation, seed: int
+    ) -> None:
+        self._trainer = trainer
+        self._tokenizer = trainer.processing_class
+        self._reward = reward
+        self._evaluation = evaluation
+        self._seed = seed
+
+    @torch.no_grad()
+    def measure(self, rows: Dataset, split: Split, step: int) -> EvaluationPoint:
+        """Return the mean reward over rows × samples_per_prompt completions."""
+        begin = time.monotonic()
+        model = self._trainer.model
+        was_training = model.training
+        model.eval()
+        examples = [rows[i] for i in range(len(rows))] * self._evaluation.samples_per_prompt
+        size = self._evaluation.batch_size
+        devices = [model.device] if model.device.type == "cuda" else []
+        scores: list[float | None] = []
+        with torch.random.fork_rng(devices=devices), self._trainer.compute_loss_context_manager():
+            torch.manual_seed(self._seed)
+            for first in range(0, len(examples), size):
+                scores += self._score(model, examples[first : first + size])
+        model.train(was_training)
+        known = [s for s in scores if s is not None]
+        return EvaluationPoint(
+            step=step,
+            split=split,
+            metric="reward",
+            value=sum(known) / len(known) if known else None,
+            rows=len(rows),
+            unscored=len(scores) - len(known),
+            wall_s=time.monotonic() - begin,
+        )
+
+    def _score(self, model: torch.nn.Module, examples: list[dict[str, Any]]) -> list[float | None]:
+        prompts = [
+            self._tokenizer.apply_chat_template(
+                e["prompt"], tokenize=False, add_generation_prompt=True
+            )
+            for e in examples
+        ]
+        batch = self._tokenizer(
+            prompts,
+            return_tensors="pt",
+            padding=True,
+            padding_side="left",
+            add_special_tokens=False,
+            return_token_type_ids=False,
+        ).to(model.device)
+        args = self._trainer.args
+        output = model.generate(
+            **batch,
+            do_sample=True,
+            temperature=self._evaluation.temperature,
+            top_p=1.0,
+            top_k=0,
+            max_new_tokens=args.max_completion_length,
+            pad_token_id=self._tokenizer.pad_token_id,
+        )  # (B, P + C)
+        texts = self._tokenizer.batch_decode(
+            output[:, batch["input_ids"].shape[1] :], skip_special_tokens=True
+        )
+        completions = [[{"role": "assistant", "content": text}] for text in texts]
+        columns = {k: [e[k] for e in examples] for k in examples[0] if k != "prompt"}
+        return self._reward(completions=completions, **columns)

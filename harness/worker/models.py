@@ -1,0 +1,120 @@
+"""The model and tokenizer of a pair, from the harness itself, a cache, a folder or the Hub.
+
+The dtype is always explicit: TRL's default for a model given by name has moved between releases
+(float32, then the checkpoint's, then float32 again), and with it memory and loss. Code from a
+repository is never run, and weights are read from safetensors only.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from transformers import (
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
+
+from harness.errors import ConfigError, MachineError, did_you_mean
+from harness.record import ParameterCounts
+from harness.spec import Model
+from harness.worker import smollm2
+
+EMBEDDED = Path(__file__).parent / "assets"
+HUB_SMOLLM2 = "HuggingFaceTB/SmolLM2-135M-Instruct"
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A model with its tokenizer."""
+
+    model: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase
+
+
+def load_model(spec: Model) -> Loaded:
+    """Load a pair's model and tokenizer at the spec's dtype.
+
+    Raises: ConfigError for an embedded name that does not exist; MachineError if the source is out
+    of reach; huggingface_hub's own errors for a repository.
+    """
+    source = locate(spec.source)
+    tokenizer = AutoTokenizer.from_pretrained(source, revision=spec.revision)
+    model = AutoModelForCausalLM.from_pretrained(
+        source,
+        revision=spec.revision,
+        dtype=DTYPES[spec.dtype],
+        use_safetensors=True,
+        trust_remote_code=False,
+    )
+    if tokenizer.pad_token is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    return Loaded(model, tokenizer)
+
+
+def locate(source: str) -> str:
+    """Return the folder or repository that a model source stands for.
+
+    Raises: ConfigError for an unknown embedded model; MachineError if SmolLM2 is neither cached nor
+    allowed to be downloaded.
+    """
+    kind, _, name = source.partition(":")
+    if kind == "embedded":
+        known = [p.name for p in EMBEDDED.iterdir() if p.is_dir()]
+        if name not in known:
+            raise ConfigError(
+                f"embedded model {name!r} does not exist{did_you_mean(name, known)}; expected one of "
+                + ", ".join(known)
+            )
+        return str(EMBEDDED / name)
+    if source == "smollm2":
+        cached = smollm2.locate()
+        if cached is not None:
+            return str(cached)
+        if os.environ.get("HF_HUB_OFFLINE") == "1":
+            raise MachineError(
+                "SmolLM2-135M is not in the cache and the Hub is switched off (HF_HUB_OFFLINE=1); "
+                "run `make smollm2` once"
+            )
+        return HUB_SMOLLM2
+    return source
+
+
+def count_parameters(model: torch.nn.Module) -> ParameterCounts:
+    """Count a model's parameters, before or after an adapter was put on it.
+
+    A base weight that multiplies activations is the 2-D weight of a linear layer; a tied output head
+    counts (it multiplies), an embedding that is only looked up does not.
+    """
+    total = trainable = adapter = matmul = matmul_trainable = 0
+    for name, parameter in model.named_parameters():
+        total += parameter.numel()
+        trainable += parameter.numel() if parameter.requires_grad else 0
+        adapter += parameter.numel() if "lora_" in name else 0
+    for name, module in model.named_modules():
+        if isinstance(module, torch.nn.Linear) and "lora_" not in name:
+            matmul += module.weight.numel()
+            matmul_trainable += module.weight.numel() if module.weight.requires_grad else 0
+    return ParameterCounts(
+        total=total,
+        trainable=trainable,
+        matmul=matmul,
+        matmul_trainable=matmul_trainable,
+        adapter=adapter,
+    )
+
+
+def hash_trainable(model: torch.nn.Module) -> str:
+    """SHA-256 over the adapter's weights, in the order of their names; a full model is not hashed."""
+    digest = hashlib.sha256()
+    for name, parameter in sorted(model.named_parameters()):
+        if "lora_" in name:
+            digest.update(name.encode())
+            digest.update(parameter.detach().float().cpu().numpy().tobytes())
+    return digest.hexdigest()

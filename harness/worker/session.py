@@ -1,0 +1,183 @@
+"""What SFT and GRPO share: opening a run, its trainer arguments, training it, closing it.
+
+`set_seed` is called before the trainer is built: TRL wraps the model with LoRA in the constructor,
+in some releases before it seeds, and then the adapter's initialisation would depend on whatever ran
+before.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+from transformers import Trainer, set_seed
+
+from harness.launch import Launch
+from harness.record import EvaluationPoint, Result, Status
+from harness.spec import RunSpec
+from harness.store import write_atomically
+from harness.worker.callbacks import StepJournal
+from harness.worker.data import Splits, load_splits
+from harness.worker.journal import Journal
+from harness.worker.models import Loaded, count_parameters, hash_trainable, load_model
+
+T = TypeVar("T", bound=Trainer)
+
+# A held-out NLL that much above the untrained model's, in nats, is called diverged.
+DIVERGED_BY_NATS = 0.5
+
+
+@dataclass(frozen=True)
+class Session:
+    """A run with its model and rows in memory."""
+
+    spec: RunSpec
+    launch: Launch
+    attempt: Path
+    journal: Journal
+    loaded: Loaded
+    splits: Splits
+
+    @property
+    def device(self) -> torch.device:
+        """Where the run trains."""
+        return torch.device("cpu" if self.launch.gpu is None else "cuda")
+
+
+def open_session(spec: RunSpec, launch: Launch, attempt: Path) -> Session:
+    """Load what a run needs, as its first phase."""
+    torch.set_num_threads(launch.threads)
+    journal = Journal(attempt, is_cuda=launch.gpu is not None)
+    with journal.phase("load"):
+        loaded = load_model(spec.model)
+        splits = load_splits(spec.task, spec.dataset)
+    return Session(spec, launch, attempt, journal, loaded, splits)
+
+
+def trainer_arguments(session: Session) -> dict[str, Any]:
+    """Return the arguments of TRL's config: the spec's, and the few that the harness itself sets."""
+    spec, launch = session.spec, session.launch
+    arguments: dict[str, Any] = {
+        "dataloader_pin_memory": launch.gpu is not None,
+        **spec.trainer,
+        "output_dir": str(session.attempt / "trainer"),
+        "seed": spec.seed,
+        "use_cpu": launch.gpu is None,
+        "disable_tqdm": True,
+    }
+    if _logs_to_trackio(spec) and launch.trackio_dir:
+        folder = session.attempt.parent.parent.parent / launch.trackio_dir
+        os.environ["TRACKIO_DIR"] = str(folder)  # read when trackio is imported, later than this
+        arguments = {"project": folder.parent.name, "run_name": spec.cell, **arguments}
+    return arguments
+
+
+def build(session: Session, make: Callable[[], T]) -> T:
+    """Build TRL's trainer, seeded, and write down every argument it resolved to."""
+    with session.journal.phase("build"):
+        set_seed(session.spec.seed)
+        trainer = make()
+    write_atomically(
+        session.attempt / "resolved_config.json",
+        json.dumps(resolved_config(session, trainer), indent=1, default=str).encode(),
+    )
+    return trainer
+
+
+def resolved_config(session: Session, trainer: Trainer) -> dict[str, Any]:
+    """Every trainer argument after TRL's own defaults and changes, and what wraps the model."""
+    arguments = trainer.args.to_dict()
+    for name in (
+        "output_dir",
+        "logging_dir",
+        "run_name",
+        "project",
+        "hub_token",
+        "push_to_hub_token",
+    ):
+        arguments.pop(name, None)  # places and secrets, not settings
+    adapter = getattr(trainer.model, "peft_config", None)
+    return {
+        "format": 1,
+        "trainer": type(trainer).__name__,
+        "arguments": arguments,
+        "lora": {k: _plain(v.to_dict()) for k, v in adapter.items()} if adapter else None,
+        "dtypes": sorted({str(p.dtype) for p in trainer.model.parameters()}),
+        "trainable_dtypes": sorted(
+            {str(p.dtype) for p in trainer.model.parameters() if p.requires_grad}
+        ),
+        "device": session.device.type,
+    }
+
+
+def train(session: Session, trainer: Trainer) -> float:
+    """Let TRL train and return the seconds it took."""
+    with session.journal.phase("train"):
+        begin = time.monotonic()
+        trainer.train()
+        return time.monotonic() - begin
+
+
+def close(
+    session: Session,
+    trainer: Trainer,
+    steps: StepJournal,
+    points: Sequence[EvaluationPoint],
+    train_wall_s: float,
+    adapter_sha256: str | None,
+) -> Result:
+    """Say what the run came to."""
+    status, reason = _outcome(points, steps.nan_step)
+    return Result(
+        status=status,
+        reason=reason,
+        steps_done=steps.steps_done,
+        train_wall_s=train_wall_s,
+        parameters=count_parameters(trainer.model),
+        evaluations=tuple(points),
+        device=session.launch.gpu or "cpu",
+        adapter_sha256=adapter_sha256,
+        unusable_rows=session.splits.unusable,
+    )
+
+
+def adapter_hash(session: Session, trainer: Trainer) -> str | None:
+    """Hash the adapter before step 1; null under full fine-tuning."""
+    return hash_trainable(trainer.model) if session.spec.lora else None
+
+
+def _outcome(points: Sequence[EvaluationPoint], nan_step: int | None) -> tuple[Status, str | None]:
+    if nan_step is not None:
+        return Status.NAN, f"the loss or its gradient was not a number at step {nan_step}"
+    test = [p for p in points if p.split == "test"]
+    if test and test[-1].value is None:
+        return Status.NAN, "the held-out metric was not a number after training"
+    first, last = (test[0].value, test[-1].value) if test else (None, None)
+    if test and test[0].metric == "nll" and first is not None and last is not None:
+        rise = last - first
+        if rise > DIVERGED_BY_NATS:
+            return (
+                Status.DIVERGED,
+                f"held-out NLL rose by {rise:.2f} nats over the untrained model's",
+            )
+    return Status.OK, None
+
+
+def _logs_to_trackio(spec: RunSpec) -> bool:
+    report_to = spec.trainer.get("report_to")
+    return report_to == "trackio" or (isinstance(report_to, list) and "trackio" in report_to)
+
+
+def _plain(config: dict[str, Any]) -> dict[str, Any]:
+    """An adapter's settings as JSON can hold them; the base model's place is left out."""
+    return {
+        k: sorted(v) if isinstance(v, set) else v
+        for k, v in config.items()
+        if k != "base_model_name_or_path"
+    }

@@ -1,0 +1,108 @@
+"""Supervised fine-tuning of one run with TRL's SFTTrainer, judged by held-out NLL.
+
+The held-out rows are tokenised by the trainer itself, so template, masking and truncation are the
+ones that training uses. The NLL pools tokens: the sum over all completion tokens of all rows, divided
+by their number. (The trainer's own eval_loss averages batches of unequal token counts.)
+"""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import torch
+from torch.nn.functional import cross_entropy
+from trl import SFTConfig, SFTTrainer
+
+from harness.launch import Launch
+from harness.record import EvaluationPoint, Result, Split
+from harness.spec import RunSpec
+from harness.worker.callbacks import EvaluateOnTheWay, StepJournal, finite
+from harness.worker.methods import peft_config
+from harness.worker.session import (
+    adapter_hash,
+    build,
+    close,
+    open_session,
+    train,
+    trainer_arguments,
+)
+from harness.worker.trl_versions import build_config
+
+
+def train_sft(spec: RunSpec, launch: Launch, attempt: Path) -> Result:
+    """Load, evaluate, train, evaluate."""
+    session = open_session(spec, launch, attempt)
+    config = build_config(SFTConfig, trainer_arguments(session))
+    held_out = {"validation": session.splits.validation, "test": session.splits.test}
+    trainer = build(
+        session,
+        lambda: SFTTrainer(
+            model=session.loaded.model,
+            args=config,
+            train_dataset=session.splits.train,
+            eval_dataset={k: v for k, v in held_out.items() if len(v)},
+            processing_class=session.loaded.tokenizer,
+            peft_config=peft_config(spec),
+        ),
+    )
+    points: list[EvaluationPoint] = []
+
+    def evaluate(step: int, split: Split) -> None:
+        if split in trainer.eval_dataset:
+            with session.journal.phase("evaluate"):
+                points.append(held_out_nll(trainer, split, step, spec.evaluation.batch_size))
+
+    steps = StepJournal(
+        session.journal, config.per_device_train_batch_size * config.gradient_accumulation_steps
+    )
+    trainer.add_callback(steps)
+    trainer.add_callback(
+        EvaluateOnTheWay(spec.evaluation.every_steps, lambda step: evaluate(step, "validation"))
+    )
+    adapter_sha256 = adapter_hash(session, trainer)
+    evaluate(0, "validation")
+    evaluate(0, "test")
+    seconds = train(session, trainer)
+    evaluate(steps.steps_done, "validation")
+    evaluate(steps.steps_done, "test")
+    return close(session, trainer, steps, points, seconds, adapter_sha256)
+
+
+@torch.no_grad()
+def held_out_nll(trainer: SFTTrainer, split: Split, step: int, batch_size: int) -> EvaluationPoint:
+    """Measure the NLL of a split in nats per completion token.
+
+    Rows are batched by hand: a DataLoader would draw from the global random generator, and an
+    evaluation must leave training's random numbers as they were.
+    """
+    begin = time.monotonic()
+    rows = trainer.eval_dataset[split]
+    model = trainer.model
+    was_training = model.training
+    model.eval()
+    nats, tokens = 0.0, 0
+    for first in range(0, len(rows), batch_size):
+        examples = [rows[i] for i in range(first, min(first + batch_size, len(rows)))]
+        batch = trainer.data_collator(examples)
+        labels = batch.pop("labels")[:, 1:].to(model.device)  # (B, T-1)
+        inputs = {
+            k: batch[k].to(model.device)
+            for k in ("input_ids", "attention_mask", "position_ids")
+            if k in batch
+        }
+        with trainer.compute_loss_context_manager():
+            logits = model(**inputs).logits[:, :-1]  # (B, T-1, V)
+        kept = labels != -100
+        nats += cross_entropy(logits[kept].float(), labels[kept], reduction="sum").item()
+        tokens += int(kept.sum())
+    model.train(was_training)
+    return EvaluationPoint(
+        step=step,
+        split=split,
+        metric="nll",
+        value=finite(nats / tokens) if tokens else None,
+        rows=len(rows),
+        tokens=tokens,
+        wall_s=time.monotonic() - begin,
+    )
