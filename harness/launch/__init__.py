@@ -1,0 +1,59 @@
+"""Where a run executes, behind one small Protocol.
+
+The hand-over between supervisor and worker is files in the attempt's folder, the same for every
+launcher: the supervisor writes `../spec.json` and `launch.json`, the worker writes the rest. So a
+launcher only has to start a process on a folder, say whether it still runs, pass it signals and
+leave nothing behind. `local` is a process of this machine; a container, a cluster engine and a
+hosted-jobs launcher can follow.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Protocol, Self
+
+from harness.record import Exit
+from harness.spec import Count, Frozen, PositiveInt
+
+
+class Launch(Frozen):
+    """`launch.json`: the conditions a worker runs under, beside what it trains (`../spec.json`)."""
+
+    format: int = 1
+    threads: PositiveInt = 1  # OMP and torch intra-op threads
+    core: Count | None = None  # the CPU core the worker is pinned to; null is unpinned
+    gpu: str | None = None  # UUID of the GPU that the worker may see; null is CPU only
+    memory_limit_bytes: PositiveInt | None = None  # limit on the worker's private memory
+    waits_for_sampler: bool = True  # start only when the sampler has taken its first sample
+    sampler_hz: float = 20.0
+    trackio_dir: str | None = None  # where trackio keeps its local database, relative to the study
+
+
+class Handle(Protocol):
+    """A started worker."""
+
+    @property
+    def pid(self) -> int | None:
+        """The worker's process id on this host, or None where it has none."""
+
+    def poll(self) -> Exit | None:
+        """Return how the worker ended, or None while it runs. Never blocks."""
+
+    def signal(self, number: int) -> None:
+        """Send a signal to the worker and everything it started; an ended worker ignores it."""
+
+    def close(self) -> None:
+        """End and reap whatever is left of the worker's process group. Safe to call twice."""
+
+
+class Launcher(Protocol):
+    """Starts workers. A context manager: leaving it ends everything that it started."""
+
+    name: str
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(self, *exc: object) -> None: ...
+
+    def start(self, attempt: Path, launch: Launch) -> Handle:
+        """Start a worker on an attempt's folder, which holds `launch.json`."""

@@ -1,0 +1,76 @@
+"""The environment of a run: what matters is there, what is private is not."""
+
+from __future__ import annotations
+
+import getpass
+import json
+import platform
+import socket
+import subprocess
+from pathlib import Path
+
+import harness
+from harness.measure.environment import (
+    capture_environment,
+    chosen_variables,
+    installed_distributions,
+    source_state,
+)
+from harness.measure.gpus import Gpu
+
+GPU = Gpu(0, "GPU-1", "NVIDIA Fake", 2**30, "580.65", "13.0", False, (), ())
+
+
+def test_the_versions_that_matter_are_there_and_an_absent_package_is_null():
+    environment = capture_environment([GPU], {})
+    assert environment["format"] == 1
+    assert environment["harness"]["version"] == harness.__version__
+    assert environment["packages"]["torch"]
+    assert environment["packages"]["deepspeed"] is None
+    assert environment["gpus"][0]["uuid"] == "GPU-1"
+    assert environment["platform"]["memory_bytes"] > 2**28
+
+
+def test_it_is_json_and_names_no_host_user_or_place():
+    text = json.dumps(capture_environment([GPU]))
+    assert socket.gethostname() not in text or len(socket.gethostname()) < 4
+    assert platform.node() not in text or len(platform.node()) < 4
+    assert str(Path.home()) not in text
+    assert str(Path.cwd()) not in text
+    assert f"/{getpass.getuser()}" not in text
+
+
+def test_variables_come_from_the_list_alone_and_paths_stay_out():
+    environ = {
+        "OMP_NUM_THREADS": "1",
+        "HF_TOKEN": "hf_secret",
+        "PYTORCH_CUDA_ALLOC_CONF": "/home/someone/x",
+    }
+    assert chosen_variables(environ) == {
+        "OMP_NUM_THREADS": "1",
+        "PYTORCH_CUDA_ALLOC_CONF": "(set, left out: holds a path)",
+    }
+
+
+def test_the_hash_of_the_installation_is_stable():
+    first, second = installed_distributions(), installed_distributions()
+    assert first == second
+    assert any(name.startswith("torch==") for name in first["list"])
+
+
+def test_the_commit_and_its_changes_are_told(tmp_path):
+    def git(*arguments):
+        identity = ["-c", "user.name=t", "-c", "user.email=t@example.org"]
+        subprocess.run(["git", "-C", tmp_path, *identity, *arguments], check=True)
+
+    git("init", "-q")
+    assert source_state(tmp_path) == {"commit": None, "is_dirty": None}
+    (tmp_path / "a").write_text("1")
+    git("add", "a")
+    git("commit", "-q", "-m", "a")
+    state = source_state(tmp_path)
+    assert len(state["commit"]) == 40
+    assert state["is_dirty"] is False
+    (tmp_path / "a").write_text("2")
+    assert source_state(tmp_path)["is_dirty"] is True
+    assert source_state(None) == {"commit": None, "is_dirty": None}

@@ -1,0 +1,297 @@
+"""NVML: which GPUs there are and what one reads, on a fake that stands where pynvml does."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from types import SimpleNamespace
+from typing import Any
+
+import pynvml
+import pytest
+
+from harness.measure.gpus import GpuProcess, list_gpus, visible_gpus
+from harness.measure.nvml import NvmlSource
+from harness.measure.sources import Sample
+
+GIB = 2**30
+
+
+@dataclass
+class FakeNvml:
+    """A pynvml with scripted GPUs; `faults` maps a function's name to an NVML error code."""
+
+    uuids: tuple[str, ...] = ("GPU-aaaa", "GPU-abbb")
+    faults: dict[str, int] = field(default_factory=dict)
+    calls: list[str] = field(default_factory=list)
+    used: int = 3 * GIB
+    reserved: int = GIB
+    processes: list[Any] = field(default_factory=list)
+    mig: tuple[str, ...] = ()
+    NVMLError: type[Exception] = pynvml.NVMLError
+    nvmlMemory_v2: int = 0x02000028  # noqa: N815 - pynvml's name
+
+    def __getattr__(self, name: str) -> Callable[..., Any]:
+        answer = getattr(type(self), "answer_" + name.removeprefix("nvml"))
+
+        def call(*arguments: Any, **options: Any) -> Any:
+            self.calls.append(name)
+            if name in self.faults:
+                raise pynvml.NVMLError(self.faults[name])
+            return answer(self, *arguments, **options)
+
+        return call
+
+    def answer_Init(self):
+        return None
+
+    def answer_SystemGetDriverVersion(self):
+        return "580.65"
+
+    def answer_SystemGetCudaDriverVersion(self):
+        return 13000
+
+    def answer_DeviceGetCount(self):
+        return len(self.uuids)
+
+    def answer_DeviceGetHandleByIndex(self, index):
+        return self.uuids[index]
+
+    def answer_DeviceGetHandleByUUID(self, uuid):
+        if uuid not in self.uuids:
+            raise pynvml.NVMLError(6)
+        return uuid
+
+    def answer_DeviceGetUUID(self, handle):
+        return handle
+
+    def answer_DeviceGetName(self, handle):
+        return "NVIDIA Fake"
+
+    def answer_DeviceGetMemoryInfo(self, handle, version=None):
+        total = 80 * GIB
+        if version is None:  # version 1 counts the driver's reservation as used
+            used = self.used + self.reserved
+            return SimpleNamespace(total=total, used=used, free=total - used)
+        if "v2" in self.faults:
+            raise pynvml.NVMLError(self.faults["v2"])
+        free = total - self.used - self.reserved
+        return SimpleNamespace(total=total, used=self.used, free=free, reserved=self.reserved)
+
+    def answer_DeviceGetComputeRunningProcesses(self, handle):
+        return self.processes
+
+    def answer_DeviceGetMigMode(self, handle):
+        return [int(bool(self.mig)), 0]
+
+    def answer_DeviceGetMaxMigDeviceCount(self, handle):
+        return 7
+
+    def answer_DeviceGetMigDeviceHandleByIndex(self, handle, index):
+        if index >= len(self.mig):
+            raise pynvml.NVMLError(6)
+        return self.mig[index]
+
+    def answer_DeviceGetUtilizationRates(self, handle):
+        return SimpleNamespace(gpu=42, memory=7)
+
+    def answer_DeviceGetPowerUsage(self, handle):
+        return 250_000
+
+    def answer_DeviceGetTotalEnergyConsumption(self, handle):
+        return 5_000
+
+    def answer_DeviceGetTemperature(self, handle, sensor):
+        return 61
+
+    def answer_DeviceGetClockInfo(self, handle, clock):
+        return 1410 if clock == pynvml.NVML_CLOCK_SM else None
+
+
+class Clock:
+    now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def source(nvml: FakeNvml, clock: Clock | None = None, **options: Any) -> NvmlSource:
+    options = {"tree_pids": lambda: frozenset({10, 11}), "is_pid_trusted": True, **options}
+    return NvmlSource(nvml, "GPU-aaaa", clock=clock or Clock(), **options)
+
+
+def process(pid: int, used: int | None) -> Any:
+    return SimpleNamespace(pid=pid, usedGpuMemory=used)
+
+
+def test_a_reading_in_the_units_of_the_record():
+    nvml = FakeNvml(processes=[process(10, GIB), process(11, GIB), process(99, 5 * GIB)])
+    reader = source(nvml)
+    assert reader.read(5) == [
+        Sample(
+            t_ns=5,
+            device="GPU-aaaa",
+            nvml_device_bytes=3 * GIB,
+            nvml_process_bytes=2 * GIB,
+            utilization_percent=42.0,
+            power_w=250.0,
+            energy_j=5.0,
+            temperature_c=61.0,
+            sm_clock_mhz=1410.0,
+        )
+    ]
+    assert reader.lenses == ("nvml-device", "nvml-process")
+    assert reader.notes == ()
+
+
+def test_slow_readings_come_once_a_second_and_are_null_between():
+    clock, nvml = Clock(), FakeNvml()
+    reader = source(nvml, clock)
+    rows = []
+    for tick in range(41):
+        clock.now = tick * 0.05
+        rows += reader.read(tick)
+    assert sum(row.power_w is not None for row in rows) == 3
+    assert all(row.nvml_device_bytes == 3 * GIB for row in rows)
+    assert nvml.calls.count("nvmlDeviceGetComputeRunningProcesses") == 3
+
+
+@pytest.mark.parametrize("code", [13, 2, 25])
+def test_an_old_driver_falls_back_to_version_1_and_says_so(code):
+    reader = source(FakeNvml(faults={"v2": code}))
+    assert reader.read(0)[0].nvml_device_bytes == 4 * GIB
+    assert "version 1" in reader.notes[0]
+
+
+def test_memory_that_does_not_add_up_is_noted():
+    reader = source(type("Odd", (FakeNvml,), {"answer_DeviceGetMemoryInfo": _odd_memory})())
+    assert "does not add up" in reader.notes[0]
+
+
+def _odd_memory(self, handle, version=None):
+    return SimpleNamespace(total=80 * GIB, used=GIB, free=GIB, reserved=0)
+
+
+def test_process_memory_is_not_read_where_ids_are_not_the_hosts():
+    nvml = FakeNvml(processes=[process(10, GIB)])
+    reader = source(nvml, is_pid_trusted=False)
+    assert reader.read(0)[0].nvml_process_bytes is None
+    assert "nvmlDeviceGetComputeRunningProcesses" not in nvml.calls
+    assert "process memory not measured" in reader.notes[0]
+    assert reader.lenses == ("nvml-device",)
+
+
+@pytest.mark.parametrize("listed", [[], [process(99, GIB)], [process(10, None)]])
+def test_process_memory_that_is_not_told_is_missing_not_zero(listed):
+    assert source(FakeNvml(processes=listed)).read(0)[0].nvml_process_bytes is None
+
+
+@pytest.mark.parametrize("code", [15, 18, 999])
+def test_a_gpu_that_is_lost_in_mid_run_reads_null_with_one_note(code):
+    clock, nvml = Clock(), FakeNvml()
+    reader = source(nvml, clock)
+    reader.read(0)
+    nvml.faults["nvmlDeviceGetMemoryInfo"] = code
+    asked = len(nvml.calls)
+    for tick in range(1, 50):
+        clock.now = tick * 0.1
+        assert reader.read(tick) == [Sample(tick, "GPU-aaaa")]
+    assert len(nvml.calls) == asked + 1  # a lost GPU is not asked again
+    assert len(reader.notes) == 1
+    assert str(code) in reader.notes[0]
+
+
+@pytest.mark.parametrize("code", [3, 4])
+def test_what_is_not_supported_or_permitted_is_null_and_the_rest_goes_on(code):
+    clock = Clock()
+    reader = source(FakeNvml(faults={"nvmlDeviceGetPowerUsage": code}), clock)
+    for tick in range(5):
+        clock.now = float(tick)
+        [row] = reader.read(tick)
+        assert row.power_w is None
+        assert row.temperature_c == 61.0
+        assert row.nvml_device_bytes == 3 * GIB
+    assert len(reader.notes) == 1
+    assert reader.notes[0].startswith("power not measured")
+
+
+def test_unified_memory_is_not_measured_rather_than_zero():
+    reader = source(FakeNvml(faults={"nvmlDeviceGetMemoryInfo": 3}))
+    assert reader.read(0)[0].nvml_device_bytes is None
+    assert reader.lenses == ()
+    assert reader.notes == ("NVML device memory not measured: not supported",)
+
+
+def test_a_passing_error_leaves_one_null():
+    nvml = FakeNvml()
+    reader = source(nvml)
+    nvml.faults["nvmlDeviceGetMemoryInfo"] = 10
+    assert reader.read(0)[0].nvml_device_bytes is None
+    del nvml.faults["nvmlDeviceGetMemoryInfo"]
+    assert reader.read(1)[0].nvml_device_bytes == 3 * GIB
+
+
+def test_a_gpu_that_is_not_there_gives_no_samples_and_a_note():
+    reader = NvmlSource(FakeNvml(), "GPU-zzzz", lambda: frozenset())
+    assert reader.read(0) == []
+    assert "GPU-zzzz" in " ".join(reader.notes)
+
+
+def test_gpus_are_described():
+    found = list_gpus(FakeNvml(processes=[process(99, None)]))
+    assert found.note is None
+    first = found.gpus[0]
+    assert (first.index, first.uuid, first.name) == (0, "GPU-aaaa", "NVIDIA Fake")
+    assert (first.driver_version, first.cuda_driver_version) == ("580.65", "13.0")
+    assert (first.total_bytes, first.is_mig_enabled) == (80 * GIB, False)
+    assert first.processes == (GpuProcess(99, None),)
+
+
+def test_a_lost_gpu_does_not_hide_the_others():
+    class OneLost(FakeNvml):
+        def answer_DeviceGetHandleByIndex(self, index):
+            if index == 0:
+                raise pynvml.NVMLError(15)
+            return self.uuids[index]
+
+    found = list_gpus(OneLost())
+    assert [gpu.index for gpu in found.gpus] == [1]
+    assert "lost" in found.note
+
+
+@pytest.mark.parametrize("code", [9, 12, 18])
+def test_without_a_driver_there_is_no_gpu_and_a_reason(code):
+    found = list_gpus(FakeNvml(faults={"nvmlInit": code}))
+    assert found.gpus == ()
+    assert found.note.startswith("no NVML")
+
+
+def test_listing_for_real_never_raises():
+    found = list_gpus()
+    assert found.gpus or found.note
+
+
+@pytest.mark.parametrize(
+    ("value", "uuids"),
+    [
+        (None, ["GPU-aaaa", "GPU-abbb"]),
+        ("", []),
+        ("1", ["GPU-abbb"]),
+        ("1,0", ["GPU-abbb", "GPU-aaaa"]),
+        ("GPU-ab", ["GPU-abbb"]),
+        ("GPU-a", []),  # ambiguous
+        ("0,-1,1", ["GPU-aaaa"]),
+        ("0,7,1", ["GPU-aaaa"]),
+        ("0,0", []),
+        ("NoDevFiles", []),
+    ],
+)
+def test_visible_devices_are_read_as_cuda_reads_them(value, uuids):
+    assert [gpu.uuid for gpu in visible_gpus(list_gpus(FakeNvml()).gpus, value)] == uuids
+
+
+def test_a_mig_slice_is_found_through_its_gpu():
+    found = list_gpus(FakeNvml(uuids=("GPU-aaaa",), mig=("MIG-1111", "MIG-2222")))
+    assert found.gpus[0].is_mig_enabled
+    assert found.gpus[0].mig_uuids == ("MIG-1111", "MIG-2222")
+    assert visible_gpus(found.gpus, "MIG-2") == found.gpus
