@@ -124,7 +124,9 @@ def check_batches(task: Task, arguments: dict[str, Any], where: str) -> list[str
 def _check_value(at: str, name: str, value: Any, annotation: str) -> list[str]:
     allowed = _plain_types(annotation)
     is_number = isinstance(value, int | float) and not isinstance(value, bool)
-    if allowed and (type(value) is bool and bool not in allowed or not isinstance(value, allowed)):
+    if allowed and (
+        (type(value) is bool and bool not in allowed) or not isinstance(value, allowed)
+    ):
         return [f"{at}: found {value!r}, expected {annotation.strip()}"]
     if name in _RANGES and is_number:
         low, is_included, high = _RANGES[name]

@@ -38,7 +38,7 @@ class ConfigError(HarnessError):
         super().__init__(message)
 
 
-class RunsFailed(HarnessError):
+class RunsFailed(HarnessError):  # noqa: N818 - it says what happened
     """Some runs failed; everything that finished is recorded."""
 
     exit_code = 3

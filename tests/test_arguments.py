@@ -44,7 +44,11 @@ def test_values_are_checked_by_type_and_range(arguments, expected):
 
 
 def test_a_generation_batch_holds_whole_groups():
-    fits = {"per_device_train_batch_size": 4, "gradient_accumulation_steps": 2, "num_generations": 8}
+    fits = {
+        "per_device_train_batch_size": 4,
+        "gradient_accumulation_steps": 2,
+        "num_generations": 8,
+    }
     assert check_batches("grpo", fits, "t") == []
     assert check_batches("grpo", {**fits, "num_generations": 3}, "t")
     assert check_batches("grpo", {**fits, "steps_per_generation": 1}, "t")

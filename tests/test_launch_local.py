@@ -191,6 +191,16 @@ def test_worker_and_sampler_die_with_a_killed_supervisor(tmp_path, kind):
     assert (attempt / "sampler.json").exists()
 
 
+def test_a_worker_whose_starter_died_before_it_could_look_ends_itself(tmp_path):
+    attempt = make_attempt(tmp_path)
+    with subprocess.Popen([sys.executable, "-c", ""]) as starter:
+        starter.wait()
+    variables = {**os.environ, "HARNESS_PARENT_PID": str(starter.pid)}
+    done = subprocess.run([*COMMAND, str(attempt)], env=variables, check=False)
+    assert done.returncode == -signal.SIGKILL
+    assert not (attempt / "phases.jsonl").exists()
+
+
 def test_a_worker_sees_the_gpu_it_was_given_and_no_other():
     assert worker_variables(Launch())["CUDA_VISIBLE_DEVICES"] == ""
     assert worker_variables(Launch(gpu="GPU-1"))["CUDA_VISIBLE_DEVICES"] == "GPU-1"

@@ -86,10 +86,10 @@ def test_a_bad_value_is_named_with_its_line(matrix_text, before, after, line, ex
         ("learning_rate: 1e-4", "learning_rate: -1", "expected a number above 0"),
         ("learning_rate: 1e-4", "learning_rate: fast", "found 'fast', expected float"),
         ("num_generations: 4", "num_generations: 3", "can't be split into groups of num_generations=3"),
-        ("max_steps: 3, per_device_train_batch_size: 4", "per_device_train_batch_size: 4", "neither max_steps"),
+        ("{max_steps: 3, per_device_train_batch_size: 4", "{packing: false", "neither max_steps"),
         ("    margin: 0.02", "    baseline: ful\n    margin: 0.02", "did you mean 'full'"),
         ("bf16: false}\n  grpo", "seed: 1}\n  grpo", "is set by the matrix's `seeds`"),
-        ("{learning_rate: 1e-3}}\n  grpo", "{weight_decay: 0.1}}\n  grpo", "arms may differ only in learning_rate"),
+        ("{learning_rate: 1e-3}}\n  grpo", "{weight_decay: 0.1}}\n  grpo", "differ only in learning_rate"),
     ],
 )  # fmt: skip
 def test_an_impossible_request_is_refused(matrix_text, before, after, expected):

@@ -53,6 +53,12 @@ def test_the_tree_sums_the_rss_of_a_process_and_its_child(parent):
     assert tree.pids == {parent.pid, child}
 
 
+def test_the_kernels_list_of_children_is_psutils(parent):
+    parent.stdout.readline()
+    children = [child.pid for child in psutil.Process(parent.pid).children()]
+    assert child_pids(parent.pid) == children != []
+
+
 def test_children_are_listed_once_a_second_and_count_from_the_sample_after():
     clock = Clock()
     with subprocess.Popen([sys.executable, "-c", PARENT], stdin=-1, stdout=-1, text=True) as parent:

@@ -7,7 +7,6 @@ from pydantic import ValidationError
 
 from harness.matrix import expand, parse_matrix
 from harness.spec import Arm, Lora, canonical_json, content_hash
-
 from tests.conftest import MATRIX
 
 

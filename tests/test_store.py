@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -177,7 +176,7 @@ def test_a_full_disk_leaves_the_old_file_whole(tmp_path):
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 42
     assert target.read_bytes() == b"old"
-    assert os.listdir(tmp_path) == ["f"]
+    assert [p.name for p in tmp_path.iterdir()] == ["f"]
 
 
 def test_a_write_is_whole(tmp_path):

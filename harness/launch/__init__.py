@@ -51,6 +51,10 @@ class Launcher(Protocol):
 
     name: str
 
+    @property
+    def is_ready(self) -> bool:
+        """Whether start() would start a worker at once; false while it still prepares."""
+
     def __enter__(self) -> Self: ...
 
     def __exit__(self, *exc: object) -> None: ...

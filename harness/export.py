@@ -1,0 +1,157 @@
+"""The report's numbers for other programs: data.json and runs.csv.
+
+Every number that the page shows, under names with units; missing is null in JSON and empty in CSV.
+Raw step logs and memory samples stay in the study's folder. What this leaves out: rendering.
+
+Format history of data.json:
+  1  first format
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import Any
+
+from harness import text
+from harness.claims import Finding
+from harness.findings import banners, headline, pair_label
+from harness.provenance import commands, shareable
+from harness.report_tables import arm_parameters, arms_of, cell
+from harness.series import Curves
+from harness.traces import MemoryTrace
+from harness.view import RunView, StudyView
+
+FORMAT = 1
+Figures = Mapping[str, tuple[Curves, MemoryTrace | None]]  # pair → what its two figures show
+
+
+def data_json(view: StudyView, figures: Figures, generated_utc: str) -> bytes:
+    """Write the report's data as JSON.
+
+    Raises: ValueError if a number is not finite; a record can't hold one.
+    """
+    environments = _distinct([r.environment for r in view.runs])
+    data = {
+        "format": FORMAT,
+        "generated_utc": generated_utc,
+        "study": {
+            "name": view.name,
+            "matrix": view.study.matrix_name,
+            "title": view.matrix.title,
+            "scale": view.matrix.scale,
+            "created_utc": view.study.created_utc,
+            "harness_version": view.study.harness_version,
+            "matrix_hash": view.study.matrix_hash,
+            "margins_hash": view.study.margins_hash,
+            "overrides": view.study.overrides,
+            "commands": dict(commands(view)),
+        },
+        "sentence": headline(view),
+        "banners": [asdict(b) for b in banners(view)],
+        "findings": [_finding(view, f) for f in view.findings],
+        "pairs": {name: p.model_dump(mode="json") for name, p in view.matrix.pairs.items()},
+        "parameters": _parameters(view),
+        "environments": environments,
+        "runs": [
+            {**_run(r), "environment_index": environments.index(r.environment)} for r in view.runs
+        ],
+        "figures": {
+            pair: {"curves": asdict(curves), "memory": asdict(trace) if trace else None}
+            for pair, (curves, trace) in figures.items()
+        },
+        "problems": list(view.problems),
+    }
+    clean = shareable(data)
+    return (json.dumps(clean, allow_nan=False, ensure_ascii=True, indent=1) + "\n").encode()
+
+
+def runs_csv(view: StudyView) -> bytes:
+    """Write one row per planned run; units stand in the column names."""
+    rows = [_csv_row(run) for run in view.runs]
+    lenses = sorted({k for row in rows for k in row if k.endswith("_training_bytes")})
+    columns = [*(k for k in (rows[0] if rows else {}) if k not in lenses), *lenses]
+    out = io.StringIO()
+    writer = csv.DictWriter(out, columns, restval="", lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return out.getvalue().encode()
+
+
+def _finding(view: StudyView, finding: Finding) -> dict[str, Any]:
+    return {"pair_label": pair_label(view, finding.pair), **finding.model_dump(mode="json")}
+
+
+def _parameters(view: StudyView) -> list[dict[str, Any]]:
+    rows = []
+    for pair, arm in arms_of(view):
+        counts = arm_parameters(view, pair, arm)
+        rows.append({"pair": pair, "arm": arm, **(counts.model_dump() if counts else {})})
+    return rows
+
+
+def _run(run: RunView) -> dict[str, Any]:
+    record = run.record
+    result = record.result if record else None
+    return {
+        **run.planned.model_dump(),
+        "status": record.status.value if record else None,
+        "reason": record.reason if record else None,
+        "attempts": [a.model_dump(mode="json") for a in record.attempts] if record else [],
+        "summary": run.summary.model_dump(mode="json") if run.summary else None,
+        "sampler": record.sampler.model_dump(mode="json") if record and record.sampler else None,
+        "result": result.model_dump(mode="json") if result else None,
+        "resolved_config": run.resolved_config,
+    }
+
+
+def _csv_row(run: RunView) -> dict[str, Any]:
+    record, summary = run.record, run.summary
+    sampler = record.sampler if record else None
+    row: dict[str, Any] = {
+        "run": text.csv_cell(cell(run)),
+        "run_id": text.csv_cell(run.planned.run_id),
+        "pair": text.csv_cell(run.planned.pair),
+        "arm": text.csv_cell(run.planned.arm),
+        "seed": run.planned.seed,
+        "status": record.status.value if record else "not run",
+        "attempts": len(record.attempts) if record else 0,
+        "reason": text.csv_cell(record.reason or "" if record else ""),
+        "metric": summary.metric if summary else "",
+        "metric_unit": _unit(run),
+        "untrained": summary.base_value if summary else None,
+        "trained": summary.final_value if summary else None,
+        "train_reward_last_fifth": summary.train_reward_last if summary else None,
+        "steps": summary.steps if summary else None,
+        "steps_excluded": summary.steps_excluded if summary else None,
+        "step_s_median": summary.step_s_median if summary else None,
+        "trained_tokens_per_s": summary.trained_tokens_per_s if summary else None,
+        "generated_tokens_per_s": summary.generated_tokens_per_s if summary else None,
+        "samples_per_s": summary.samples_per_s if summary else None,
+        "model_flops_per_step": summary.model_flops_per_step if summary else None,
+        "wall_s": summary.wall_s if summary else None,
+        "sampler_achieved_hz": sampler.achieved_hz if sampler else None,
+        "sampler_longest_gap_s": sampler.longest_gap_s if sampler else None,
+    }
+    for lens, peaks in (summary.peak_bytes if summary else {}).items():
+        name = lens.replace("-", "_")
+        row[f"peak_{name}_training_bytes"] = peaks.get("training")
+        row[f"growth_{name}_training_bytes"] = summary.growth(lens) if summary else None
+    return row
+
+
+def _distinct(values: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = []
+    for value in values:
+        if value not in found:
+            found.append(value)
+    return found
+
+
+def _unit(run: RunView) -> str:
+    if run.summary is None:
+        return ""
+    return "nats per completion token" if run.summary.metric == "nll" else "reward"

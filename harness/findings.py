@@ -1,0 +1,179 @@
+"""The first screen as formatted text: the sentence, the banners, a row per judged arm.
+
+The terminal, the HTML page and the Markdown show these same rows. What this leaves out: the rules
+behind the words (`claims`) and the tables further down (`report_tables`).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from harness import text
+from harness.claims import Finding, Interval, MemoryComparison, sentence
+from harness.record import Status
+from harness.view import StudyView
+
+SCALE_NOTES = {
+    "embedded": "A micro model embedded in the harness: this says nothing about 8B models.",
+    "small": "A small model (about 135M parameters): this does not speak for the 1B to 8B models "
+    "of the page.",
+    "full": "",
+}
+DRAWING_WIDTH = 132.0
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """An interval against its margin, as x positions in a drawing DRAWING_WIDTH wide."""
+
+    zero: float
+    margin: float
+    value: float
+    low: float | None
+    high: float | None
+
+
+@dataclass(frozen=True)
+class FindingRow:
+    """One arm against its baseline, every value already text."""
+
+    pair: str
+    pair_label: str
+    arm: str
+    baseline: str
+    gap: str
+    interval: str
+    margin: str
+    unit: str
+    memory: str
+    memory_interval: str
+    memory_statistic: str
+    memory_basis: str
+    speed: str
+    speed_interval: str
+    word: str
+    reason: str
+    lost: tuple[str, ...]
+    drawing: Drawing | None
+
+
+@dataclass(frozen=True)
+class Banner:
+    """A line over everything else: what the study can't be taken to say."""
+
+    kind: str  # 'scale', 'incomplete', 'problem'
+    text: str
+
+
+def headline(view: StudyView) -> str:
+    """Return the finding as one sentence."""
+    return text.clean(sentence(view.findings))
+
+
+def findings_rows(view: StudyView) -> list[FindingRow]:
+    """Format every finding of a study."""
+    return [_row(view, finding) for finding in view.findings]
+
+
+def pair_label(view: StudyView, pair: str) -> str:
+    """Name a pair for people: task, model, dataset."""
+    spec = view.matrix.pairs[pair]
+    return text.clean(f"{spec.task.upper()} · {spec.model.shown} · {spec.dataset.name}", limit=160)
+
+
+def banners(view: StudyView) -> list[Banner]:
+    """List what a reader must know before the numbers."""
+    rows = [("scale", SCALE_NOTES[view.matrix.scale]), ("incomplete", _shortfall(view))]
+    if view.study.overrides:
+        changed = ", ".join(f"{k}={v}" for k, v in sorted(view.study.overrides.items()))
+        rows.append(("incomplete", text.clean(f"Arguments were overridden: {changed}.")))
+    if view.problems:
+        found = text.plural(len(view.problems), "file problem")
+        rows.append(("problem", f"{found}: what could not be read is listed under Problems."))
+    return [Banner(kind, line) for kind, line in rows if line]
+
+
+def _shortfall(view: StudyView) -> str:
+    """Say how many runs are missing or did not end ok; nothing if none."""
+    total = len(view.runs)
+    records = [r.record for r in view.runs if r.record is not None]
+    finished = sum(record.is_done for record in records)
+    bad = sum(record.status is not Status.OK for record in records)
+    parts = []
+    if finished < total:
+        parts.append(f"Incomplete study: {finished} of {total} runs finished.")
+    if bad:
+        parts.append(f"{text.plural(bad, 'run')} did not end ok; every run is listed below.")
+    return " ".join(parts)
+
+
+def _row(view: StudyView, finding: Finding) -> FindingRow:
+    digits = text.decimals(finding.margin)
+    worse = finding.worse_by
+    judged = finding.memory[0] if finding.memory else None
+    return FindingRow(
+        pair=finding.pair,
+        pair_label=pair_label(view, finding.pair),
+        arm=finding.arm,
+        baseline=finding.baseline,
+        gap=text.signed(worse.value if worse else None, digits),
+        interval=_signed_interval(worse, digits),
+        margin=f"{finding.margin:g}",
+        unit=finding.unit,
+        memory=text.percent(judged.ratio.value if judged and judged.ratio else None),
+        memory_interval=_ratio_interval(judged.ratio if judged else None),
+        memory_statistic=judged.statistic if judged else "",
+        memory_basis=_basis(judged),
+        speed=text.percent(
+            finding.tokens_per_s_ratio.value if finding.tokens_per_s_ratio else None
+        ),
+        speed_interval=_ratio_interval(finding.tokens_per_s_ratio),
+        word=finding.word,
+        reason=text.clean(finding.reason),
+        lost=tuple(text.clean(cell) for cell in finding.lost),
+        drawing=_draw(worse, finding.margin),
+    )
+
+
+def _signed_interval(estimate: Interval | None, digits: int) -> str:
+    if estimate is None:
+        return text.MISSING
+    seeds = text.plural(estimate.n, "seed")
+    return f"{text.span(estimate.low, estimate.high, 'signed', digits)} ({seeds})"
+
+
+def _ratio_interval(estimate: Interval | None) -> str:
+    if estimate is None:
+        return ""
+    if estimate.low is None:
+        return text.plural(estimate.n, "seed")
+    return text.span(estimate.low, estimate.high, "percent", 0)
+
+
+def _basis(judged: MemoryComparison | None) -> str:
+    if judged is None:
+        return ""
+    return (
+        f"{text.memory(judged.arm_bytes)} against {text.memory(judged.baseline_bytes)}, "
+        f"{judged.statistic}"
+    )
+
+
+def _draw(estimate: Interval | None, margin: float) -> Drawing | None:
+    if estimate is None:
+        return None
+    ends = [e for e in (estimate.low, estimate.value, estimate.high) if e is not None]
+    low, high = min(*ends, -0.6 * margin), max(*ends, 1.4 * margin)
+    pad = 0.06 * (high - low)
+    low, high = low - pad, high + pad
+
+    def place(value: float) -> float:
+        return round((value - low) / (high - low) * DRAWING_WIDTH, 1)
+
+    return Drawing(
+        zero=place(0.0),
+        margin=place(margin),
+        value=place(estimate.value),
+        low=None if estimate.low is None else place(estimate.low),
+        high=None if estimate.high is None else place(estimate.high),
+    )

@@ -1,0 +1,77 @@
+"""How to read a report: its words, one explanation each, shown in HTML and Markdown alike."""
+
+from __future__ import annotations
+
+GLOSSARY: tuple[tuple[str, str], ...] = (
+    (
+        "Gap",
+        "the arm's held-out metric against its baseline's on the test rows, paired by seed and "
+        "turned so that a positive number means the arm is worse. Training steps are never "
+        "samples.",
+    ),
+    (
+        "Interval",
+        "two-sided 95% Student t interval over seeds. Ratios: the interval of the log ratio, "
+        "mapped back. One seed gives no interval.",
+    ),
+    (
+        "Margin",
+        "how much worse still counts as a match. It stands in the matrix and was hashed before "
+        "the first run.",
+    ),
+    (
+        "Supported",
+        "the whole interval lies below the margin, the baseline itself improved by at least the "
+        "margin, at least 3 seeds, and no run was lost.",
+    ),
+    (
+        "Refuted",
+        "the whole interval lies above the margin.",
+    ),
+    (
+        "Inconclusive",
+        "anything else: the interval reaches over the margin, fewer than 3 seeds, a lost run, "
+        "or nothing was learned that could be matched.",
+    ),
+    (
+        "Not tested",
+        "no seed finished in both arms.",
+    ),
+    (
+        "Lens",
+        "where a memory number was read: process-tree RSS (host memory of the worker and its "
+        "children), NVML device memory (everything on the GPU), NVML process memory, torch "
+        "reserved or allocated memory. Lenses can't be compared with one another.",
+    ),
+    (
+        "Statistic",
+        "peak: the highest sample. Growth: that peak minus the reading when the model was about "
+        "to be loaded, which leaves out Python and its libraries. A peak shorter than the time "
+        "between two samples can be missed.",
+    ),
+    (
+        "RSS of a forked worker",
+        "includes pages shared with the fork server that started it; growth leaves most of them "
+        "out.",
+    ),
+    (
+        "Phase",
+        "the innermost span that the worker marked: load, build, evaluate, train, generate, "
+        "weight sync, save. Training phases are train, generate and weight sync.",
+    ),
+    (
+        "Tokens/s",
+        "non-padding tokens trained on (prompt and completion) over the wall time of the "
+        "counted steps. Generated tokens/s: sampled tokens over the time spent generating.",
+    ),
+    (
+        "FLOPs per step",
+        "matrix multiplications of forward and backward, from the weights and the tokens of a "
+        "step; attention scores, recomputation and generation are left out.",
+    ),
+    (
+        "NLL",
+        "negative log-likelihood of held-out completions, nats per completion token: lower is "
+        "better. Reward: mean over sampled completions, higher is better.",
+    ),
+)

@@ -1,0 +1,248 @@
+"""A study as files a person reads: one HTML page, one Markdown report, a brief, the data.
+
+Values in, bytes out; `store` writes them. The page is self-contained and allows itself almost
+nothing: scripts run by hash, nothing is fetched, expressions are interpreted instead of compiled.
+Its figures are static SVG; where scripts run, the same charts take their place with hovering added.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+import vl_convert
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+
+from harness import text
+from harness.charts import curves_spec, memory_spec, memory_title, on_paper, to_svg
+from harness.export import data_json, runs_csv
+from harness.findings import DRAWING_WIDTH, banners, findings_rows, headline, pair_label
+from harness.glossary import GLOSSARY
+from harness.palette import DARK
+from harness.provenance import arguments_table, commands, environment_table
+from harness.report_tables import (
+    Table,
+    arms_of,
+    arms_table,
+    counted,
+    evaluations_table,
+    figures_table,
+    memory_table,
+    pairs_table,
+    runs_table,
+    sampler_table,
+)
+from harness.series import Curves, learning_curves
+from harness.traces import MemoryTrace, memory_trace
+from harness.view import StudyView
+
+__all__ = ["ReportFiles", "findings_rows", "render_report"]
+
+ReportFiles = dict[str, bytes]  # name inside the report's folder → content
+
+
+@dataclass(frozen=True)
+class Figure:
+    """One figure: the words, the static picture, the spec for the living one."""
+
+    identity: str
+    title: str
+    caption: str
+    svg: Markup
+    file: str
+    spec: dict[str, Any]
+
+
+def render_report(view: StudyView, *, generated_utc: str) -> ReportFiles:
+    """Render every file of a report: index.html, report.md, brief.md, data and figures."""
+    traced = {
+        pair: (learning_curves(view, pair), memory_trace(view, pair)) for pair in view.matrix.pairs
+    }
+    figures = [f for pair, both in traced.items() for f in _figures(view, pair, *both)]
+    data, runs = data_json(view, traced, generated_utc), runs_csv(view)
+    values = {**_values(view, generated_utc), "figures": figures}
+    files = {
+        "index.html": _page(values, data, runs),
+        "report.md": _markdown("report.md.j2", values),
+        "brief.md": _markdown("brief.md.j2", values),
+        "data.json": data,
+        "runs.csv": runs,
+    }
+    return {**files, **{f.file: on_paper(str(f.svg)).encode() for f in figures}}
+
+
+def _values(view: StudyView, generated_utc: str) -> dict[str, Any]:
+    """Collect what both the page and the Markdown show."""
+    results = [r.record.result for r in view.runs if r.record and r.record.result]
+    return {
+        "study": text.clean(view.name),
+        "matrix": view.study.matrix_name,
+        "title": text.clean(view.matrix.title),
+        "description": text.clean(view.matrix.description),
+        "generated_utc": generated_utc,
+        "created_utc": text.clean(view.study.created_utc),
+        "harness_version": text.clean(view.study.harness_version),
+        "margins_hash": view.study.margins_hash[:12],
+        "sentence": headline(view),
+        "banners": banners(view),
+        "findings": findings_rows(view),
+        "compared": (pairs_table(view), arms_table(view)),
+        "measured": (figures_table(view), memory_table(view)),
+        "warmup_steps": view.matrix.warmup_steps_excluded,
+        "runs": (runs_table(view), sampler_table(view), evaluations_table(view)),
+        "provenance": (
+            environment_table(view),
+            *(arguments_table(view, pair) for pair in view.matrix.pairs),
+        ),
+        "notes": counted(note for result in results for note in result.notes),
+        "unusable_rows": counted(row for result in results for row in result.unusable_rows),
+        "problems": [text.clean(problem) for problem in view.problems],
+        "commands": commands(view),
+        "glossary": GLOSSARY,
+    }
+
+
+def _figures(view: StudyView, pair: str, curves: Curves, trace: MemoryTrace | None) -> list[Figure]:
+    arms = [arm for name, arm in arms_of(view) if name == pair]
+    label = pair_label(view, pair)
+    figures = []
+    if curves.line or curves.held_out:
+        title = f"{curves.measure[0].upper()}{curves.measure[1:]}, {label}"
+        specs = (curves_spec(curves, arms, has_hover=h) for h in (False, True))
+        figures.append(_figure(f"{pair}-curves", title, curves_caption(curves), *specs))
+    if trace is not None:
+        title = f"Memory over time, {label}"
+        specs = (memory_spec(trace, arms, has_hover=h) for h in (False, True))
+        figures.append(_figure(f"{pair}-memory", title, memory_caption(trace), *specs))
+    return figures
+
+
+def _figure(
+    identity: str, title: str, caption: str, still: dict[str, Any], living: dict[str, Any]
+) -> Figure:
+    # to_svg escapes the title; vl-convert escapes what the chart writes.
+    svg = Markup(to_svg(still, title, identity))  # noqa: S704
+    return Figure(identity, title, caption, svg, f"figures/{identity}.svg", living)
+
+
+def curves_caption(curves: Curves) -> str:
+    """Say what line, band and points of a learning curve are."""
+    line = f"Line: {curves.measure}"
+    if curves.window_steps > 1:
+        line += f", each step averaged with the {curves.window_steps - 1} before it"
+    seeds = max([p.seeds for p in curves.line] + [p.seeds for p in curves.held_out], default=0)
+    parts = [f"{line}, mean over {text.plural(seeds, 'seed')}; band: lowest to highest seed."]
+    if curves.held_out:
+        parts.append("Points: held-out rows, mean over seeds, with the lowest and highest seed.")
+    if curves.left_out:
+        parts.append(f"Not in the figure, since not ok: {', '.join(curves.left_out)}.")
+    return " ".join(parts)
+
+
+def memory_caption(trace: MemoryTrace) -> str:
+    """Name lens, statistic and seeds of a memory figure."""
+    what = f"{memory_title(trace)}: highest sample in each slice of time, shaded down to the lowest"
+    if trace.is_growth:
+        what += "; zero is the worker's reading when the model was about to be loaded"
+    seeds = {seed for _, seed in trace.seeds}
+    shown = ", ".join(f"{arm} seed {seed}" for arm, seed in trace.seeds)
+    which = f"One seed ({next(iter(seeds))})" if len(seeds) == 1 else f"One seed an arm ({shown})"
+    return (
+        f"{what[0].upper()}{what[1:]}. {which}. Strips: phases of each arm; dot: peak in training."
+    )
+
+
+def _page(values: dict[str, Any], data: bytes, runs: bytes) -> bytes:
+    """Render the HTML page with its content policy."""
+    environment = _environment(is_html=True)
+    style = environment.get_template("page.css.j2").render(dark=DARK)
+    library, script = chart_library(), _source("page.js")
+    charts = {figure.identity: figure.spec for figure in values["figures"]}
+    page = environment.get_template("report.html.j2").render(
+        **values,
+        policy=content_policy((library, script), style),
+        # Our own text, hashed in the policy: escaping would change it.
+        style=Markup(style),  # noqa: S704
+        library=Markup(library),  # noqa: S704
+        script=Markup(script),  # noqa: S704
+        charts=json_for_script(charts),
+        drawing_width=DRAWING_WIDTH,
+        data_uri=_data_uri("application/json", data),
+        runs_uri=_data_uri("text/csv;charset=utf-8", runs),
+    )
+    return page.encode()
+
+
+def content_policy(scripts: tuple[str, ...], style: str) -> str:
+    """Allow exactly these scripts and this style sheet, and images from the page itself."""
+    allowed = " ".join(_source_hash(script) for script in scripts)
+    return (
+        f"default-src 'none'; script-src {allowed}; style-src {_source_hash(style)}; "
+        "img-src data:; connect-src 'none'; base-uri 'none'; form-action 'none'"
+    )
+
+
+def json_for_script(value: Any) -> Markup:
+    """Write JSON that can stand inside a script element: nothing in it can end the element."""
+    raw = json.dumps(value, allow_nan=False, separators=(",", ":"), ensure_ascii=True)
+    for character in "<>&":
+        raw = raw.replace(character, f"\\u{ord(character):04x}")
+    return Markup(raw)  # noqa: S704
+
+
+@cache
+def chart_library() -> str:
+    """Bundle vega, vega-lite and vega-embed from vl-convert; takes seconds, so once a process.
+
+    Raises: ValueError if the bundle could end the script element that it stands in.
+    """
+    library = str(vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;"))
+    if "</script" in library.lower() or "<!--" in library:
+        raise ValueError(
+            "found '</script' or '<!--' in vl-convert's bundle; expected neither, since it stands "
+            "inside the page; pin vl-convert-python to the version in constraints.txt"
+        )
+    return library
+
+
+def _markdown(template: str, values: dict[str, Any]) -> bytes:
+    environment = _environment(is_html=False)
+    return environment.get_template(template).render(**values).encode()
+
+
+def _environment(*, is_html: bool) -> Environment:
+    environment = Environment(
+        loader=PackageLoader("harness"),
+        autoescape=is_html,  # noqa: S701 - Markdown escapes every value with a filter of its own
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    environment.filters["md"] = text.markdown
+    environment.filters["is_numeric"] = _is_numeric
+    return environment
+
+
+def _is_numeric(table: Table, column: int) -> bool:
+    return column in table.numeric
+
+
+def _source(name: str) -> str:
+    environment = _environment(is_html=False)
+    loader = environment.loader
+    assert loader is not None  # noqa: S101 - set two lines up
+    return loader.get_source(environment, name)[0]
+
+
+def _source_hash(source: str) -> str:
+    return f"'sha256-{base64.b64encode(hashlib.sha256(source.encode()).digest()).decode()}'"
+
+
+def _data_uri(kind: str, content: bytes) -> str:
+    return f"data:{kind};base64,{base64.b64encode(content).decode()}"

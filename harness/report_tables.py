@@ -1,0 +1,290 @@
+"""The tables below the first screen, as text: what was compared, every figure, every run.
+
+The HTML page and the Markdown render the same tables. Figures of an arm are means over its runs
+that ended ok; every run stands in a table of its own with its status. What this leaves out: the
+first screen (`findings`), environment and commands (`provenance`).
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+
+from harness import text
+from harness.record import PHASES, ParameterCounts
+from harness.series import is_ok
+from harness.summary import LENS_NAMES, WHOLE_RUN, RunSummary
+from harness.view import RunView, StudyView
+
+NOT_APPLICABLE = "\u2013"
+GRPO_PHASES = ("generate", "weight_sync")
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table of text; the first column names the row, columns in `numeric` align right."""
+
+    caption: str
+    columns: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+    numeric: frozenset[int] = frozenset()
+    is_long: bool = False  # folded away at first
+
+
+def cell(run: RunView) -> str:
+    """Name a run as selectors do."""
+    return f"{run.planned.pair}.{run.planned.arm}.s{run.planned.seed}"
+
+
+def runs_of(view: StudyView, pair: str, arm: str) -> list[RunView]:
+    """List the runs of one arm, in planned order."""
+    return [r for r in view.runs if (r.planned.pair, r.planned.arm) == (pair, arm)]
+
+
+def arms_of(view: StudyView) -> list[tuple[str, str]]:
+    """List (pair, arm) with each pair's baseline first."""
+    return [
+        (name, arm)
+        for name, pair in view.matrix.pairs.items()
+        for arm in sorted(pair.arms, key=lambda a: a != pair.baseline)
+    ]
+
+
+def mean(values: Iterable[float | None]) -> float | None:
+    """Average what was measured; None if nothing was."""
+    known = [v for v in values if v is not None]
+    return sum(known) / len(known) if known else None
+
+
+def pairs_table(view: StudyView) -> Table:
+    """Say what each pair is."""
+    rows = []
+    for name, pair in view.matrix.pairs.items():
+        model, data = pair.model, pair.dataset
+        source = model.source + (f" @ {model.revision}" if model.revision else "")
+        unit = "nats per completion token" if pair.task == "sft" else "reward"
+        split = f"{data.train_rows} / {data.validation_rows} / {data.test_rows}"
+        rows.append(
+            (
+                name,
+                pair.task.upper() + (f", {pair.reward}" if pair.reward else ""),
+                f"{model.shown} ({source}, {model.dtype})",
+                data.name,
+                split,
+                pair.baseline,
+                f"{pair.margin:g} {unit}: {pair.margin_reason}",
+            )
+        )
+    columns = (
+        "Pair", "Task", "Model", "Dataset", "Rows: train / validation / test", "Baseline",
+        "Margin, fixed before the first run",
+    )  # fmt: skip
+    return _table("Pairs", columns, rows)
+
+
+def arms_table(view: StudyView) -> Table:
+    """Say how each arm trains: learning rate, adapter, trainable parameters."""
+    rows = []
+    for pair, arm in arms_of(view):
+        spec = view.matrix.pairs[pair].arms[arm]
+        parameters = arm_parameters(view, pair, arm)
+        lora = spec.lora
+        targets = NOT_APPLICABLE
+        if lora:
+            modules = lora.target_modules
+            targets = modules if isinstance(modules, str) else ", ".join(modules)
+        rows.append(
+            (
+                pair,
+                arm,
+                spec.method,
+                argument(view, pair, arm, "learning_rate"),
+                str(lora.r) if lora else NOT_APPLICABLE,
+                f"{lora.lora_alpha:g}" if lora else NOT_APPLICABLE,
+                targets,
+                text.count(parameters.trainable if parameters else None),
+                text.share(parameters.trainable / parameters.total if parameters else None),
+            )
+        )
+    columns = (
+        "Pair", "Arm", "Method", "Learning rate", "Rank", "Alpha", "Target modules",
+        "Trainable parameters", "Share of all",
+    )  # fmt: skip
+    return _table("Arms", columns, rows, numeric={3, 4, 5, 7, 8})
+
+
+def figures_table(view: StudyView) -> Table:
+    """Give each arm's absolute figures: quality, times and rates."""
+    rows = []
+    for pair, arm in arms_of(view):
+        runs = runs_of(view, pair, arm)
+        ok = [r.summary for r in runs if is_ok(r) and r.summary]
+        over = _averager(ok)
+        is_grpo = view.matrix.pairs[pair].task == "grpo"
+        generated = text.number(over(lambda s: s.generated_tokens_per_s))
+        rows.append(
+            (
+                pair,
+                arm,
+                f"{len(ok)} of {len(runs)}",
+                text.number(over(lambda s: s.base_value)),
+                text.number(over(lambda s: s.final_value)),
+                text.duration(over(lambda s: s.step_s_median)),
+                text.number(over(lambda s: s.trained_tokens_per_s)),
+                generated if is_grpo else NOT_APPLICABLE,
+                text.number(over(lambda s: s.samples_per_s)),
+                text.scaled(over(lambda s: s.model_flops_per_step), "FLOP"),
+                text.duration(over(lambda s: s.wall_s)),
+            )
+        )
+    columns = (
+        "Pair", "Arm", "Runs ok", "Test metric, untrained", "Test metric, trained",
+        "Step time (median)", "Tokens/s", "Generated tokens/s", "Samples/s", "FLOPs per step",
+        "Wall time",
+    )  # fmt: skip
+    return _table("Figures per arm, means over seeds", columns, rows, numeric=set(range(2, 11)))
+
+
+def memory_table(view: StudyView) -> Table:
+    """Give each arm's peak memory per lens and phase."""
+    phases = [
+        phase
+        for phase in PHASES
+        if any(phase in by for r in view.runs if r.summary for by in r.summary.peak_bytes.values())
+    ]
+    rows = []
+    for pair, arm in arms_of(view):
+        ok = [r.summary for r in runs_of(view, pair, arm) if is_ok(r) and r.summary]
+        for lens, lens_name in LENS_NAMES.items():
+            if not any(lens in s.peak_bytes for s in ok):
+                continue
+            columns = [*phases, "training", WHOLE_RUN]
+            peaks = [mean(s.peak_bytes.get(lens, {}).get(c) for s in ok) for c in columns]
+            before = mean(s.baseline_bytes.get(lens) for s in ok)
+            skip = () if view.matrix.pairs[pair].task == "grpo" else GRPO_PHASES
+            shown = [
+                NOT_APPLICABLE if name in skip else text.memory(peak)
+                for name, peak in zip(columns, peaks, strict=True)
+            ]
+            rows.append((pair, arm, lens_name, text.memory(before), *shown))
+    names = ("Pair", "Arm", "Lens", "Before loading", *phases, "All training phases", "Whole run")
+    return _table(
+        "Peak memory per lens and phase, means over seeds",
+        tuple(c.replace("_", " ") for c in names),
+        rows,
+        numeric=set(range(3, len(names))),
+    )
+
+
+def runs_table(view: StudyView) -> Table:
+    """List every run with its status, whatever became of it."""
+    rows = []
+    for run in view.runs:
+        record, summary = run.record, run.summary
+        rows.append(
+            (
+                run.planned.run_id,
+                record.status.value if record else "not run",
+                str(run.planned.seed),
+                str(len(record.attempts)) if record else "0",
+                text.count(summary.steps) if summary else text.MISSING,
+                text.number(summary.final_value if summary else None),
+                text.duration(summary.wall_s if summary else None),
+                (record.reason if record else None) or "",
+            )
+        )
+    columns = ("Run", "Status", "Seed", "Attempts", "Steps", "Test metric", "Wall time", "Reason")
+    return _table("Every run", columns, rows, numeric={2, 3, 4, 5, 6})
+
+
+def sampler_table(view: StudyView) -> Table:
+    """Say how well memory was watched, and what watching cost."""
+    rows = []
+    for run in view.runs:
+        sampler = run.record.sampler if run.record else None
+        if sampler is None:
+            continue
+        cost = sampler.sampling_cpu_s / sampler.wall_s if sampler.wall_s > 0 else None
+        rows.append(
+            (
+                cell(run),
+                f"{text.number(sampler.achieved_hz, 3)} of {sampler.requested_hz:g} Hz",
+                text.duration(sampler.longest_gap_s),
+                text.count(sampler.samples),
+                text.percent(cost, 2),
+                ", ".join(sampler.lenses),
+                "; ".join(sampler.notes),
+            )
+        )
+    columns = (
+        "Run", "Rate", "Longest gap", "Samples", "CPU cost, share of a core", "Lenses", "Notes",
+    )  # fmt: skip
+    return _table("The memory sampler", columns, rows, numeric={1, 2, 3, 4}, is_long=True)
+
+
+def evaluations_table(view: StudyView) -> Table:
+    """List every held-out evaluation."""
+    rows = [
+        (
+            cell(run),
+            point.split,
+            str(point.step),
+            point.metric,
+            text.number(point.value) if point.value is not None else "not finite, or not scored",
+            text.count(point.rows),
+            text.count(point.tokens) if point.metric == "nll" else NOT_APPLICABLE,
+            str(point.unscored),
+            text.duration(point.wall_s),
+        )
+        for run in view.runs
+        if run.record and run.record.result
+        for point in run.record.result.evaluations
+    ]
+    columns = (
+        "Run", "Split", "Step", "Metric", "Value", "Rows", "Tokens pooled", "Unscored", "Wall time",
+    )  # fmt: skip
+    return _table(
+        "Every held-out evaluation", columns, rows, numeric={2, 4, 5, 6, 7, 8}, is_long=True
+    )
+
+
+def arm_parameters(view: StudyView, pair: str, arm: str) -> ParameterCounts | None:
+    """Return the parameter counts that the first run of an arm reported."""
+    results = [r.record.result for r in runs_of(view, pair, arm) if r.record]
+    return next((r.parameters for r in results if r and r.parameters), None)
+
+
+def argument(view: StudyView, pair: str, arm: str, name: str) -> str:
+    """Return a trainer argument as it was resolved, or as the matrix asked for it."""
+    for run in runs_of(view, pair, arm):
+        for source in (run.resolved_config, run.spec.trainer if run.spec else {}):
+            if name in source:
+                value = source[name]
+                return f"{value:g}" if isinstance(value, float) else str(value)
+    return "the trainer's default"
+
+
+def counted(sentences: Iterable[str]) -> list[str]:
+    """Join equal sentences of several runs, saying of how many."""
+    return [
+        line if n == 1 else f"{line} ({n} times)"
+        for line, n in Counter(text.clean(s) for s in sentences).items()
+    ]
+
+
+def _averager(
+    summaries: Sequence[RunSummary],
+) -> Callable[[Callable[[RunSummary], float | None]], float | None]:
+    return lambda read: mean(read(s) for s in summaries)
+
+
+def _table(
+    caption: str,
+    columns: tuple[str, ...],
+    rows: Iterable[tuple[str, ...]],
+    numeric: Iterable[int] = (),
+    is_long: bool = False,
+) -> Table:
+    shown = tuple(tuple(text.clean(value) for value in row) for row in rows)
+    return Table(caption, columns, shown, frozenset(numeric), is_long)

@@ -1,0 +1,319 @@
+"""Runs a plan on a few slots: start, watch, seal, next.
+
+A slot is a place where one run executes: a pinned CPU core, or a GPU. The loop polls; it never waits
+on one run, and it sleeps between looks so that it does not work beside the measurement. Whatever
+happens to a run becomes an attempt with a status; the others go on.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+
+import psutil
+from pydantic import ValidationError
+
+from harness.launch import Handle, Launch, Launcher
+from harness.launch.ending import Ending
+from harness.launch.watch import Limits, Watched
+from harness.measure.sampler import Sampler
+from harness.measure.sealing import seal_samples
+from harness.progress import Active, Display, Event, EventKind
+from harness.record import Attempt, Exit, Record, Status, StepRow
+from harness.spec import RunSpec
+from harness.store import Store
+
+POLL_S = 0.1
+TICK_S = 0.5
+
+
+@dataclass(frozen=True)
+class Slot:
+    """A place for one run."""
+
+    core: int | None
+    gpu: str | None
+
+
+@dataclass(frozen=True)
+class Conditions:
+    """What every run of this command runs under."""
+
+    launch: Launch
+    limits: Limits
+    harness_version: str
+
+
+@dataclass
+class Running:
+    """A run under way on a slot."""
+
+    spec: RunSpec
+    slot: Slot
+    attempt: Path
+    handle: Handle
+    watched: Watched
+    sampler: Sampler | None
+    started: datetime
+    began_s: float
+    tail: StepTail = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.tail = StepTail(self.attempt / "steps.jsonl")
+
+
+@dataclass
+class Schedule:
+    """The runs of a plan that are still to do, on the slots they may use."""
+
+    store: Store
+    launcher: Launcher
+    display: Display
+    conditions: Conditions
+    slots: Sequence[Slot]
+    on_sealed: Callable[[RunSpec, Record | None], None]
+    is_stopping: Callable[[], bool]
+    total: int
+    done: int = 0
+    _durations: dict[tuple[str, str], list[float]] = field(default_factory=dict)
+
+    def run(self, pending: Sequence[RunSpec]) -> None:
+        """Run everything that is pending, or until asked to stop; every attempt is sealed."""
+        queue, free, running = deque(pending), list(self.slots), list[Running]()
+        next_tick = 0.0
+        try:
+            while queue or running:
+                if self.is_stopping():
+                    queue.clear()
+                    for run in running:
+                        run.watched.cancel()
+                while queue and free and self.launcher.is_ready:
+                    running.append(self._start(queue.popleft(), free.pop(0)))
+                for run in list(running):
+                    ending = run.watched.poll()
+                    if ending is not None:
+                        running.remove(run)
+                        free.append(run.slot)
+                        self._finish(run, ending)
+                if time.monotonic() >= next_tick:
+                    next_tick = time.monotonic() + TICK_S
+                    self._show(running, queue)
+                time.sleep(POLL_S)
+        finally:
+            for run in running:  # an error of ours: leave no process behind
+                run.handle.close()
+                if run.sampler:
+                    run.sampler.stop()
+
+    def _start(self, spec: RunSpec, slot: Slot) -> Running:
+        store, launch = self.store, self.conditions.launch
+        store.write_spec(spec)
+        attempt = store.new_attempt(spec.run_id)
+        launch = launch.model_copy(update={"core": slot.core, "gpu": slot.gpu})
+        store.write_attempt(attempt, launch, "launch.json")
+        started = datetime.now(UTC)
+        handle = self.launcher.start(attempt, launch)
+        sampler = None
+        if handle.pid is not None:
+            _note_process(store, attempt, handle.pid)
+            sampler = Sampler.start(handle.pid, attempt, launch.sampler_hz, slot.gpu)
+        watched = Watched(handle, attempt, self.conditions.limits)
+        number = attempt_number(attempt)
+        again = f" (attempt {number})" if number > 1 else ""
+        self.display.emit(
+            Event(
+                "start",
+                f"start  {spec.cell}{again}",
+                {"run_id": spec.run_id, "core": slot.core, "gpu": slot.gpu},
+            )
+        )
+        return Running(spec, slot, attempt, handle, watched, sampler, started, time.monotonic())
+
+    def _finish(self, run: Running, ending: Ending) -> None:
+        run.handle.close()
+        if run.sampler:
+            run.sampler.stop()
+        wall_s = time.monotonic() - run.began_s
+        attempt = Attempt(
+            number=attempt_number(run.attempt),
+            status=ending.status,
+            reason=ending.reason,
+            launcher=self.launcher.name,
+            started_utc=utc_text(run.started),
+            ended_utc=utc_text(datetime.now(UTC)),
+            wall_s=wall_s,
+            exit=ending.exit,
+        )
+        self.store.write_attempt(run.attempt, attempt, "attempt.json")
+        record = seal(self.store, run.spec, self.conditions.harness_version)
+        self.done += ending.status is not Status.CANCELLED
+        self._durations.setdefault((run.spec.pair, run.spec.arm), []).append(wall_s)
+        reason = f": {ending.reason}" if ending.reason and ending.status is not Status.OK else ""
+        kind: EventKind = "end" if ending.status is Status.OK else "problem"
+        self.display.emit(
+            Event(
+                kind,
+                f"{ending.status.value:6} {run.spec.cell} in {wall_s:.0f} s{reason}",
+                {
+                    "run_id": run.spec.run_id,
+                    "status": ending.status.value,
+                    "wall_s": round(wall_s, 3),
+                },
+            )
+        )
+        self.on_sealed(run.spec, record)
+
+    def _show(self, running: Sequence[Running], queue: Sequence[RunSpec]) -> None:
+        active = [run.tail.look(run) for run in running]
+        self.display.tick(active, self.done, self.total, self._seconds_left(running, queue))
+
+    def _seconds_left(self, running: Sequence[Running], queue: Sequence[RunSpec]) -> float | None:
+        """Time left for the matrix: the mean of finished runs of an arm, or of all, per slot."""
+        known = [s for times in self._durations.values() for s in times]
+        if not known:
+            return None
+        overall = sum(known) / len(known)
+
+        def expected(spec: RunSpec) -> float:
+            times = self._durations.get((spec.pair, spec.arm))
+            return sum(times) / len(times) if times else overall
+
+        left = sum(max(0.0, expected(r.spec) - (time.monotonic() - r.began_s)) for r in running)
+        return (left + sum(expected(s) for s in queue)) / len(self.slots)
+
+
+class StepTail:
+    """Reads the last line of a growing steps.jsonl."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def look(self, run: Running) -> Active:
+        """Say how far a run is."""
+        row = self._last_row()
+        metric = "reward" if run.spec.task == "grpo" else "loss"
+        asked = run.spec.trainer.get("max_steps")
+        max_steps = asked if isinstance(asked, int) and asked > 0 else None
+        seconds = (row.end_ns - row.begin_ns) / 1e9 if row else None
+        step = row.step if row else 0
+        return Active(
+            cell=run.spec.cell,
+            attempt=attempt_number(run.attempt),
+            step=step,
+            max_steps=max_steps,
+            metric=metric,
+            value=row.logs.get(metric) if row else None,
+            tokens_per_s=row.tokens / seconds if row and row.tokens and seconds else None,
+            rss_bytes=_rss(run.handle.pid),
+            seconds_left=seconds * (max_steps - step) if seconds and max_steps else None,
+        )
+
+    def _last_row(self) -> StepRow | None:
+        try:
+            with self._path.open("rb") as file:
+                file.seek(max(0, file.seek(0, os.SEEK_END) - 8192))
+                lines = file.read().split(b"\n")
+        except OSError:
+            return None
+        for line in reversed(lines):
+            try:
+                return StepRow.model_validate_json(line)
+            except ValidationError:
+                continue  # empty, or still being written
+        return None
+
+
+def seal(store: Store, spec: RunSpec, version: str) -> Record | None:
+    """Write a run's record from its attempts, or nothing if the last was cancelled."""
+    folders = store.attempts(spec.run_id)
+    attempts = [a for f in folders if (a := store.read_attempt(f)) is not None]
+    if not attempts or attempts[-1].status is Status.CANCELLED:
+        return None
+    last, folder = attempts[-1], folders[-1]
+    seal_samples(folder)
+    record = Record(
+        run_id=spec.run_id,
+        harness_version=version,
+        status=last.status,
+        reason=last.reason,
+        attempt=last.number,
+        attempts=tuple(attempts),
+        result=store.read_result(folder),
+        sampler=store.read_sampler(folder),
+    )
+    store.seal(record)
+    return store.read_record(spec.run_id)
+
+
+def recover(store: Store, spec: RunSpec, version: str) -> Record | None:
+    """Bring a run's folder in order after a supervisor that was killed, and return its record.
+
+    An attempt that nobody saw end is ended now: with the worker's own last word if it left one, else
+    as cancelled. A worker that is somehow still alive is killed first.
+    """
+    for folder in store.attempts(spec.run_id):
+        if store.read_attempt(folder) is None:
+            _kill_left_over(store, folder)
+            store.write_attempt(folder, _adopted(store, folder), "attempt.json")
+    return seal(store, spec, version)
+
+
+def attempt_number(folder: Path) -> int:
+    """The number of an attempt's folder."""
+    return int(folder.name.removeprefix("attempt-"))
+
+
+def utc_text(moment: datetime) -> str:
+    """A moment as ISO 8601 with seconds."""
+    return moment.strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def _adopted(store: Store, folder: Path) -> Attempt:
+    result = store.read_result(folder)
+    written = [p.stat().st_mtime for p in folder.iterdir()]
+    begin = (folder / "launch.json").stat().st_mtime if (folder / "launch.json").exists() else None
+    end = max(written, default=folder.stat().st_mtime)
+    begin = end if begin is None else begin
+    return Attempt(
+        number=attempt_number(folder),
+        status=result.status if result else Status.CANCELLED,
+        reason=result.reason if result else "the harness was ended before this attempt was",
+        launcher="local",
+        started_utc=utc_text(datetime.fromtimestamp(begin, UTC)),
+        ended_utc=utc_text(datetime.fromtimestamp(end, UTC)),
+        wall_s=max(0.0, end - begin),
+        exit=Exit(ended_by="itself" if result else "outside"),
+    )
+
+
+def _note_process(store: Store, attempt: Path, pid: int) -> None:
+    try:
+        created = psutil.Process(pid).create_time()
+    except psutil.Error:
+        return  # it ended already
+    store.write_json(attempt / "process.json", {"format": 1, "pid": pid, "create_time": created})
+
+
+def _kill_left_over(store: Store, attempt: Path) -> None:
+    noted = store.read_plain(attempt, "process.json")
+    try:
+        process = psutil.Process(noted["pid"])
+        if process.create_time() != noted["create_time"]:
+            return  # another process has the number now
+        for each in (*process.children(recursive=True), process):
+            each.kill()
+        process.wait(10)
+    except (KeyError, psutil.Error):
+        return
+
+
+def _rss(pid: int | None) -> int | None:
+    try:
+        return psutil.Process(pid).memory_info().rss if pid else None
+    except psutil.Error:
+        return None

@@ -1,0 +1,98 @@
+"""A study read back whole: what the report, the verdicts and the CLI look at.
+
+A record that can't be read is named in `problems`; the rest of the study is still there.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import pandas as pd
+
+from harness.claims import Finding, judge
+from harness.errors import StudyError
+from harness.matrix import parse_matrix
+from harness.measure.sealing import read_samples
+from harness.record import PhaseRow, PlannedRun, Record, StepRow, Study
+from harness.spec import Matrix, RunSpec
+from harness.store import Store
+from harness.summary import RunSummary, summarise
+
+
+@dataclass(frozen=True)
+class RunView:
+    """One planned run with everything that is known of it; None where there is nothing yet."""
+
+    planned: PlannedRun
+    spec: RunSpec | None
+    record: Record | None
+    summary: RunSummary | None
+    steps: tuple[StepRow, ...] = ()
+    phases: tuple[PhaseRow, ...] = ()
+    memory: pd.DataFrame = field(default_factory=pd.DataFrame)  # columns of record.MEMORY_COLUMNS
+    environment: dict[str, Any] = field(default_factory=dict)  # environment.json
+    resolved_config: dict[str, Any] = field(default_factory=dict)  # every trainer argument
+
+
+@dataclass(frozen=True)
+class StudyView:
+    """A study: its matrix, its runs in planned order, and what is wrong with its files."""
+
+    name: str
+    study: Study
+    matrix: Matrix
+    runs: tuple[RunView, ...]
+    problems: tuple[str, ...] = ()
+
+    @property
+    def findings(self) -> list[Finding]:
+        """Every arm judged against its baseline."""
+        return judge(
+            self.matrix,
+            {
+                (r.planned.pair, r.planned.arm, r.planned.seed): (
+                    r.record.status if r.record else None,
+                    r.summary,
+                )
+                for r in self.runs
+            },
+        )
+
+
+def load_view(store: Store) -> StudyView:
+    """Read a study whole.
+
+    Raises: ConfigError if the folder holds none; StudyError if study.json itself can't be read.
+    """
+    study = store.read_study()
+    matrix = parse_matrix(study.matrix_text, f"{study.matrix_name}.yaml")
+    problems: list[str] = []
+    runs = tuple(_load_run(store, matrix, planned, problems) for planned in study.planned)
+    return StudyView(store.root.resolve().name, study, matrix, runs, tuple(problems))
+
+
+def _load_run(store: Store, matrix: Matrix, planned: PlannedRun, problems: list[str]) -> RunView:
+    """Read one run; what can't be read is named in `problems` and left out."""
+    empty = RunView(planned, None, None, None)
+    try:
+        spec, record = store.read_spec(planned.run_id), store.read_record(planned.run_id)
+        if spec is None or record is None:
+            return RunView(planned, spec, record, None)
+        attempt = store.run_dir(planned.run_id) / f"attempt-{record.attempt}"
+        steps, phases = store.read_steps(attempt), store.read_phases(attempt)
+        memory = read_samples(attempt)
+    except StudyError as error:
+        problems.append(str(error))
+        return empty
+    return RunView(
+        planned=planned,
+        spec=spec,
+        record=record,
+        summary=summarise(spec, record, steps, phases, memory, matrix.warmup_steps_excluded),
+        steps=steps,
+        phases=phases,
+        memory=memory,
+        environment=store.read_plain(attempt, "environment.json"),
+        resolved_config=store.read_plain(attempt, "resolved_config.json"),
+    )

@@ -1,0 +1,230 @@
+"""The stages of a study with a stand-in for the worker's program; everything else is real."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from harness.bench import Outcome, Request, bench
+from harness.errors import ConfigError, StudyError
+from harness.launch.local import LocalLauncher
+from harness.progress import Event, Quiet
+from harness.record import Status
+from harness.store import Store
+from harness.view import load_view
+from tests.conftest import MATRIX
+from tests.fake_worker import COMMAND
+
+SUPERVISOR = """
+import sys
+from pathlib import Path
+from harness.bench import Request, bench
+from harness.launch.local import LocalLauncher
+from harness.progress import Lines
+from tests.fake_worker import COMMAND
+folder = Path(sys.argv[1])
+request = Request(
+    matrix=str(folder / "tiny.yaml"), output_dir=folder / "study", grace_s=2, renders_report=False
+)
+sys.exit(bench(request, LocalLauncher(is_cold=True, command=COMMAND), Lines()).exit_code)
+"""
+
+
+class Listener(Quiet):
+    """Keeps the events."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.events: list[Event] = []
+
+    def emit(self, event: Event) -> None:
+        self.events.append(event)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    (tmp_path / "tiny.yaml").write_text(MATRIX)
+    return tmp_path
+
+
+def run(folder: Path, display: Quiet | None = None, **changes) -> Outcome:
+    request = Request(
+        matrix=str(folder / "tiny.yaml"),
+        output_dir=folder / "study",
+        **{"grace_s": 1, "renders_report": False, **changes},
+    )
+    launcher = LocalLauncher(is_cold=True, command=COMMAND)
+    return bench(request, launcher, display or Listener())
+
+
+def statuses(outcome: Outcome) -> dict[str, str]:
+    """cell → status"""
+    return {k.rsplit("-", 1)[0]: s.value if s else "none" for k, s in outcome.statuses.items()}
+
+
+def test_a_study_runs_to_the_end_and_the_same_command_does_nothing_more(folder):
+    first = run(folder, renders_report=True)
+    assert first.exit_code == 0
+    assert set(statuses(first).values()) == {"ok"}
+    assert len(first.statuses) == 8
+    assert (folder / "study/report/index.html").is_file()
+    again = run(folder)
+    assert again.exit_code == 0
+    assert all(len(Store(folder / "study").attempts(r)) == 1 for r in again.statuses)
+
+
+@pytest.mark.parametrize(
+    ("mode", "status", "is_retried"),
+    [
+        ("crash", "crashed", True),
+        ("exit3", "crashed", True),
+        ("no-result", "crashed", True),
+        ("nan", "nan", False),
+        ("diverged", "diverged", False),
+        ("oom-gpu", "oom-gpu", False),
+        ("oom-host", "oom-host", False),
+        ("unavailable", "unavailable", True),
+    ],
+)
+def test_a_failed_run_is_recorded_the_others_go_on_and_accidents_are_retried(
+    folder, monkeypatch, mode, status, is_retried
+):
+    bad = "sft-micro.full.s0"
+    monkeypatch.setenv("FAKE_MODES", json.dumps({bad: mode}))
+    outcome = run(folder, filters=("sft-micro",))
+    found = statuses(outcome)
+    assert outcome.exit_code == 3
+    assert found.pop(bad) == status
+    assert set(found.values()) == {"ok"}
+    run_view = next(r for r in load_view(outcome.store).runs if r.spec.cell == bad)
+    assert run_view.record.status == status
+    monkeypatch.setenv("FAKE_MODES", "{}")
+    again = run(folder, filters=("sft-micro",))
+    attempts = len(outcome.store.attempts(run_view.planned.run_id))
+    assert (again.exit_code, attempts) == ((0, 2) if is_retried else (3, 1))
+    if not is_retried:
+        assert run(folder, filters=("sft-micro",), retries_failed=True).exit_code == 0
+
+
+def test_a_hanging_run_is_stalled_and_one_over_its_time_timed_out(folder, monkeypatch):
+    monkeypatch.setenv("FAKE_MODES", json.dumps({"sft-micro.full.s0": "hang"}))
+    assert (
+        statuses(run(folder, filters=("*.full.s0",), stall_s=1))["sft-micro.full.s0"] == "stalled"
+    )
+    assert statuses(run(folder, filters=("sft-micro.full.s0",), timeout_s=1)) == {
+        "sft-micro.full.s0": "timeout"
+    }
+
+
+def test_a_worker_without_memory_is_oom_host(folder, monkeypatch):
+    monkeypatch.setenv("FAKE_MODES", json.dumps({"sft-micro.full.s0": "oom"}))
+    outcome = run(folder, filters=("sft-micro.*.s0",), memory_limit_bytes=700 << 20)
+    assert statuses(outcome)["sft-micro.full.s0"] == "oom-host"
+    assert statuses(outcome)["sft-micro.lora.s0"] == "ok"
+
+
+def test_a_filter_runs_a_part_and_the_rest_joins_the_same_study(folder):
+    run(folder, filters=("sft-micro",))
+    run(folder, filters=("grpo-micro",))
+    assert len(Store(folder / "study").read_study().planned) == 8
+    run(folder, seeds=(0, 1, 2))
+    assert len(Store(folder / "study").read_study().planned) == 12
+
+
+def test_a_study_of_another_matrix_is_refused(folder):
+    run(folder, filters=("sft-micro.full.s0",))
+    (folder / "tiny.yaml").write_text(MATRIX.replace("name: tiny", "name: other"))
+    with pytest.raises(ConfigError, match="was made by matrix 'tiny'"):
+        run(folder)
+    (folder / "tiny.yaml").write_text(MATRIX.replace("margin: 0.02", "margin: 0.5"))
+    with pytest.raises(ConfigError, match="another version of matrix 'tiny'"):
+        run(folder)
+    (folder / "tiny.yaml").write_text(MATRIX)
+    with pytest.raises(ConfigError, match="other --set values"):
+        run(folder, overrides={"max_steps": 9})
+
+
+def test_a_corrupt_record_is_set_aside_and_sealed_again_from_what_is_left(folder):
+    outcome = run(folder, filters=("sft-micro",))
+    run_id = next(iter(outcome.statuses))
+    record = outcome.store.run_dir(run_id) / "record.json"
+    record.write_text(record.read_text()[:100])
+    view = load_view(outcome.store)
+    assert len(view.problems) == 1
+    assert run_id in view.problems[0]
+    assert sum(r.record is not None for r in view.runs) == 3
+    listener = Listener()
+    assert run(folder, listener, filters=("sft-micro",)).exit_code == 0
+    assert any("set aside as record.json.corrupt-1" in e.text for e in listener.events)
+    assert len(outcome.store.attempts(run_id)) == 1
+
+
+def test_a_locked_study_is_refused(folder):
+    store = Store(folder / "study")
+    store.prepare()
+    with store.lock(), pytest.raises(StudyError, match="in use"):
+        run(folder)
+
+
+def test_arms_that_differ_undeclared_stop_the_study(folder, monkeypatch):
+    """The fake's resolved arguments carry a rate that the arms do not share; so the pair must say so."""
+    text = MATRIX.replace(
+        "    margin: 0.02", "    declared_differences: [learning_rate]\n    margin: 0.02"
+    )
+    (folder / "tiny.yaml").write_text(text)
+    assert run(folder, filters=("sft-micro",)).exit_code == 0
+    monkeypatch.setenv("FAKE_SECRET_DEFAULT", "1")
+    other = Request(
+        matrix=str(folder / "tiny.yaml"), output_dir=folder / "two", filters=("sft-micro",)
+    )
+    with pytest.raises(ConfigError, match="differ in fake_default"):
+        bench(other, LocalLauncher(is_cold=True, command=COMMAND), Listener())
+
+
+def supervisor(folder: Path, **environment: str) -> subprocess.Popen[bytes]:
+    """The same study in a process that can be killed."""
+    return subprocess.Popen(
+        [sys.executable, "-c", SUPERVISOR, str(folder)],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        env={**os.environ, **environment},
+        cwd=Path(__file__).parent.parent,
+    )
+
+
+def wait_until(condition, patience_s: float = 20) -> None:
+    deadline = time.monotonic() + patience_s
+    while not condition():
+        assert time.monotonic() < deadline, "waited in vain"
+        time.sleep(0.02)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupt_seals_the_state_and_the_same_command_goes_on(folder, number):
+    process = supervisor(folder, FAKE_STEP_S="0.4")
+    wait_until(lambda: len(list(folder.glob("study/runs/*/attempt-1/steps.jsonl"))) >= 2)
+    process.send_signal(number)
+    assert process.wait(20) == 128 + number
+    store = Store(folder / "study")
+    ended = [store.read_attempt(p) for p in folder.glob("study/runs/*/attempt-1")]
+    assert all(a is not None for a in ended)
+    assert any(a.status is Status.CANCELLED for a in ended)
+    outcome = run(folder)
+    assert outcome.exit_code == 0
+    assert max(len(store.attempts(r)) for r in outcome.statuses) == 2
+
+
+def test_a_killed_worker_is_a_crash_and_is_tried_again(folder):
+    process = supervisor(folder, FAKE_STEP_S="0.15")
+    wait_until(lambda: list(folder.glob("study/runs/*/attempt-1/process.json")))
+    noted = json.loads(next(folder.glob("study/runs/*/attempt-1/process.json")).read_text())
+    os.kill(noted["pid"], signal.SIGKILL)
+    assert process.wait(60) == 3
+    assert run(folder).exit_code == 0

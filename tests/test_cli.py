@@ -1,0 +1,206 @@
+"""The commands as a person types them: exit codes, messages, answers; never a traceback."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from harness import cli
+from harness.launch.local import LocalLauncher
+from tests.conftest import MATRIX
+from tests.fake_worker import COMMAND
+
+
+@pytest.fixture
+def typed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]):
+    """Run a command line in an empty folder; returns (exit code, stdout, stderr)."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "tiny.yaml").write_text(MATRIX)
+
+    def run(*words: str) -> tuple[int, str, str]:
+        code = cli.run(words)
+        out, err = capfd.readouterr()
+        assert "Traceback" not in out + err
+        return code, out, err
+
+    return run
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (["bench", "--matrix", "cpuu"], "did you mean 'cpu'"),
+        (["benhc"], "did you mean 'bench'"),
+        (["runs", "lss"], "did you mean 'ls'"),
+        (["bench", "-m", "tiny.yaml", "--set", "learning_rat=1"], "did you mean 'learning_rate'"),
+        (["bench", "-m", "tiny.yaml", "--set", "learning_rate=-1"], "expected a number above 0"),
+        (["bench", "-m", "tiny.yaml", "--set", "learning_rate"], "expected key=value"),
+        (["bench", "-m", "tiny.yaml", "--set", "num_generations=3"], "groups of num_generations=3"),
+        (["bench", "-m", "tiny.yaml", "--filter", "sft-micr"], "did you mean 'sft-micro'"),
+        (["bench", "-m", "tiny.yaml", "--seeds", ""], "expected"),
+        (["bench", "-m", "tiny.yaml", "--seeds", "x"], "expected seeds such as"),
+        (["bench", "-m", "tiny.yaml", "--seeds", "1,1"], "distinct seeds"),
+        (["bench", "-m", "tiny.yaml", "--jobs", "0"], "x>=1"),
+        (["bench", "-m", "tiny.yaml", "--jobs", "999"], "usable CPU cores"),
+        (["bench", "-m", "tiny.yaml", "--launcher", "docke"], "local"),
+        (["bench", "-m", "tiny.yaml", "--output-dir", "tiny.yaml"], "is a file"),
+        (["bench", "-m", "none.yaml"], "can't be read"),
+        (["report", "nothing"], "holds no study"),
+        (["runs", "ls", "nothing"], "holds no study"),
+        (["matrix", "show", "smolm2"], "did you mean 'smollm2'"),
+    ],
+)
+def test_bad_input_exits_2_and_says_what_to_do(typed, words, expected):
+    code, _, err = typed(*words)
+    assert code == 2
+    assert expected in err
+
+
+def test_all_problems_of_a_file_are_listed_at_once(typed):
+    text = MATRIX.replace("r: 4", "r: 0").replace("seeds: [0, 1]", "seeds: []")
+    Path("bad.yaml").write_text(text)
+    code, _, err = typed("bench", "-m", "bad.yaml")
+    assert code == 2
+    assert "bad.yaml:6: seeds" in err
+    assert "bad.yaml:20" in err
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root writes everywhere")
+def test_an_unwritable_folder_exits_7(typed, tmp_path):
+    (tmp_path / "ro").mkdir(mode=0o500)
+    assert typed("bench", "-m", "tiny.yaml", "-o", "ro/study")[0] == 7
+
+
+def test_a_folder_below_a_file_exits_7(typed):
+    assert typed("bench", "-m", "tiny.yaml", "-o", "tiny.yaml/study")[0] == 7
+
+
+def test_a_matrix_that_needs_a_gpu_exits_7_without_one(typed, monkeypatch):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    Path("gpu.yaml").write_text(MATRIX.replace("device: cpu", "device: gpu"))
+    code, _, err = typed("bench", "-m", "gpu.yaml")
+    assert code == 7
+    assert "needs a CUDA GPU" in err
+    assert "harness bench --matrix cpu" in err
+
+
+def test_a_dry_run_lists_the_runs_and_makes_nothing(typed):
+    code, out, _ = typed("bench", "-m", "tiny.yaml", "--dry-run", "--filter", "*.full.s0")
+    assert code == 0
+    assert [line.rsplit("-", 1)[0] for line in out.splitlines()] == [
+        "sft-micro.full.s0",
+        "grpo-micro.full.s0",
+    ]
+    assert not Path("results").exists()
+
+
+@pytest.fixture
+def study(typed, monkeypatch):
+    """A finished study of two runs, made through the command with a stand-in worker program."""
+    monkeypatch.setattr(
+        "harness.launch.local.LocalLauncher", lambda is_cold: LocalLauncher(True, COMMAND)
+    )
+    code, _, err = typed(
+        "bench",
+        "-m",
+        "tiny.yaml",
+        "-o",
+        "s",
+        "--filter",
+        "sft-micro.*.s0",
+        "--no-report",
+        "--quiet",
+    )
+    assert (code, err) == (0, "")
+    return "s"
+
+
+def test_runs_are_listed_shown_and_their_logs_printed(typed, study):
+    code, out, _ = typed("runs", "ls", study, "--json")
+    rows = [json.loads(line) for line in out.splitlines()]
+    assert code == 0
+    assert [r["status"] for r in rows] == ["ok", "ok"]
+    code, out, _ = typed("runs", "show", study, "sft-micro.full.s0")
+    assert json.loads(out)["record"]["status"] == "ok"
+    code, out, _ = typed("runs", "logs", study, rows[0]["run_id"])
+    assert "stdout.log" in out
+    code, out, _ = typed("runs", "ls", study)
+    assert "sft-micro.full.s0" in out
+    code, _, err = typed("runs", "show", study, "sft-micro.ful.s0")
+    assert code == 2
+    assert "harness runs ls" in err
+    assert typed("runs", "logs", study, "sft-micro.full.s0", "--attempt", "7")[0] == 2
+
+
+def test_a_damaged_study_exits_8_and_still_renders(typed, study):
+    assert typed("runs", "verify", study)[0] == 0
+    record = next(Path(study).glob("runs/*/record.json"))
+    record.write_text(record.read_text().replace('"ok"', '"nan"', 1))
+    code, _, err = typed("runs", "verify", study)
+    assert code == 8
+    assert record.parent.name in err
+    code, out, err = typed("report", study)
+    assert code == 8
+    assert record.parent.name in err
+    assert Path(study, "report/index.html").is_file()
+    assert "report:" in out
+
+
+def test_escape_codes_and_markup_of_a_run_reach_the_terminal_as_text(typed, study, monkeypatch):
+    attempt = next(Path(study).glob("runs/*full*/attempt-1"))
+    (attempt / "stderr.log").write_text("\x1b[31mred\x1b[0m [bold]x[/bold] <script>{{7*7}}\x07\n")
+    _, out, _ = typed("runs", "logs", study, "sft-micro.full.s0")
+    assert "red [bold]x[/bold] <script>{{7*7}}" in out
+    assert "\x1b" not in out
+
+
+def test_json_events_are_one_object_a_line(typed, monkeypatch):
+    monkeypatch.setattr(
+        "harness.launch.local.LocalLauncher", lambda is_cold: LocalLauncher(True, COMMAND)
+    )
+    code, out, _ = typed(
+        "bench", "-m", "tiny.yaml", "--filter", "sft-micro.full.s0", "--no-report", "--json"
+    )
+    events = [json.loads(line) for line in out.splitlines()]
+    assert code == 0
+    assert [e["kind"] for e in events] == ["plan", "start", "end"]
+
+
+def test_matrices_are_listed_and_explained(typed):
+    code, out, _ = typed("matrix", "ls")
+    assert code == 0
+    assert "cpu" in out
+    code, out, _ = typed("matrix", "show", "cpu", "--json")
+    first = json.loads(out.splitlines()[0])
+    assert first["origin"]["learning_rate"].endswith(".trainer")
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_completion_is_printed(typed, shell):
+    code, out, _ = typed("completion", shell)
+    assert code == 0
+    assert "_HARNESS_COMPLETE" in out
+
+
+def test_doctor_and_env_answer(typed):
+    code, out, _ = typed("doctor", "--json")
+    assert code == 0
+    assert {"packages", "gpu", "disk"} <= {json.loads(line)["name"] for line in out.splitlines()}
+    code, out, _ = typed("env")
+    assert json.loads(out)["format"] == 1
+
+
+def test_help_shows_examples(typed):
+    code, out, _ = typed("--help")
+    assert code == 0
+    assert "harness bench --matrix smollm2" in out
+
+
+def test_the_installed_command_answers():
+    command = [sys.executable, "-m", "harness.cli", "--version"]
+    assert "harness" in subprocess.run(command, capture_output=True, text=True, check=True).stdout

@@ -1,0 +1,103 @@
+"""The house's rule: imports run downwards only, and no ML library is loaded outside worker/."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+HOUSE = Path(__file__).parent.parent / "harness"
+# From the ground up; a module may import only what stands before it.
+ORDER = (
+    "errors",
+    "spec",
+    "record",
+    "arguments",
+    "matrix",
+    "parity",
+    "store",
+    "measure",
+    "stats",
+    "summary",
+    "claims",
+    "view",
+    "text",
+    "series",
+    "traces",
+    "palette",
+    "findings",
+    "report_tables",
+    "glossary",
+    "provenance",
+    "charts",
+    "export",
+    "report",
+    "launch",
+    "progress",
+    "schedule",
+    "bench",
+    "doctor",
+    "cli",
+)
+# What worker/ may use of the house.
+WORKER_MAY = {"errors", "spec", "record", "launch", "measure", "store", "worker"}
+ML = ("torch", "transformers", "trl", "peft", "datasets", "accelerate")
+
+
+def imported_parts(path: Path) -> set[str]:
+    """The harness modules a file imports, by the first part after 'harness.'."""
+    parts = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.ImportFrom) and node.module and node.module.startswith("harness."):
+            parts.add(node.module.split(".")[1])
+        elif isinstance(node, ast.Import):
+            parts |= {a.name.split(".")[1] for a in node.names if a.name.startswith("harness.")}
+    return parts
+
+
+def part_of(path: Path) -> str:
+    return path.relative_to(HOUSE).parts[0].removesuffix(".py")
+
+
+FILES = [p for p in HOUSE.rglob("*.py") if p.name != "__init__.py" or p.parent != HOUSE]
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(HOUSE)))
+def test_imports_run_downwards(path):
+    part = part_of(path)
+    if part == "worker":
+        assert imported_parts(path) <= WORKER_MAY
+        return
+    assert part in ORDER, f"{part} has no place in the order yet"
+    allowed = set(ORDER[: ORDER.index(part) + 1])
+    assert imported_parts(path) <= allowed
+
+
+@pytest.mark.parametrize("path", [p for p in FILES if part_of(p) != "worker"], ids=str)
+def test_no_ml_library_outside_the_worker(path):
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        names = []
+        if isinstance(node, ast.Import):
+            names = [a.name for a in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            names = [node.module or ""]
+        assert not any(n.split(".")[0] in ML for n in names)
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "from harness.cli import run; run(['--help'])",
+        "import harness.report, harness.view, harness.store",
+        "from harness.cli import run; run(['matrix', 'ls'])",
+    ],
+)
+def test_help_report_and_matrices_load_no_torch(code):
+    check = f"import sys; {code}; sys.exit('torch' in sys.modules or 'trl' in sys.modules)"
+    assert (
+        subprocess.run([sys.executable, "-c", check], check=False, capture_output=True).returncode
+        == 0
+    )
