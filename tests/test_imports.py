@@ -40,6 +40,9 @@ ORDER = (
     "schedule",
     "bench",
     "doctor",
+    "options",
+    "terminal",
+    "browse",
     "cli",
 )
 # What worker/ may use of the house.

@@ -1,0 +1,172 @@
+"""Commands that look at what is there: the runs of a study, and the matrices."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from harness.errors import ConfigError, StudyError, did_you_mean
+from harness.options import JSON, POSITIVE, STUDY, Commands, complete_matrix
+
+if TYPE_CHECKING:
+    from harness.view import RunView
+
+
+@click.group(cls=Commands)
+def runs() -> None:
+    """Look at the runs of a study."""
+
+
+@runs.command("ls")
+@STUDY
+@JSON
+def runs_ls(study: Path, is_json: bool) -> int:
+    """List every planned run and how it ended."""
+    from harness.store import Store
+    from harness.terminal import complain, print_runs, run_line
+    from harness.view import load_view
+
+    view = load_view(Store(study))
+    if is_json:
+        for run in view.runs:
+            click.echo(json.dumps(run_line(run)))
+    else:
+        print_runs(view)
+    for problem in view.problems:
+        complain(problem)
+    return StudyError.exit_code if view.problems else 0
+
+
+@runs.command("show")
+@click.argument("study", type=click.Path(path_type=Path))
+@click.argument("run")
+def runs_show(study: Path, run: str) -> int:
+    """Show one run as JSON: spec, record, derived figures. RUN is an id or pair.arm.sSEED."""
+    found = _find_run(study, run)
+    data = {
+        "spec": found.spec.model_dump(mode="json") if found.spec else None,
+        "record": found.record.model_dump(mode="json") if found.record else None,
+        "summary": found.summary.model_dump(mode="json") if found.summary else None,
+    }
+    click.echo(json.dumps(data, indent=1))
+    return 0
+
+
+@runs.command("logs")
+@click.argument("study", type=click.Path(path_type=Path))
+@click.argument("run")
+@click.option("--attempt", type=POSITIVE, help="which try; default the last")
+def runs_logs(study: Path, run: str, attempt: int | None) -> int:
+    """Print a run's output and errors, escape codes removed."""
+    from harness.store import Store
+    from harness.text import harmless
+
+    found = _find_run(study, run)
+    folders = Store(study).attempts(found.planned.run_id)
+    if not folders or (attempt or 1) > len(folders):
+        raise ConfigError(
+            f"run {run!r} has {len(folders)} attempts, so there is no log of "
+            f"{f'attempt {attempt}' if attempt else 'it'}; run `harness bench` first"
+        )
+    folder = folders[(attempt or len(folders)) - 1]
+    for name in ("stdout.log", "stderr.log"):
+        path = folder / name
+        text = path.read_text(encoding="utf-8", errors="replace") if path.is_file() else ""
+        click.echo(f"==> {folder.name}/{name} <==")
+        click.echo("\n".join(harmless(line) for line in text.splitlines()))
+    return 0
+
+
+@runs.command("verify")
+@STUDY
+def runs_verify(study: Path) -> int:
+    """Check every record and raw file against its checksum; exit 8 if one differs."""
+    from harness.store import Store
+    from harness.terminal import complain
+
+    store = Store(study)
+    problems = []
+    planned = store.read_study().planned
+    for run in planned:
+        try:
+            problems += store.verify(run.run_id)
+        except StudyError as error:
+            problems.append(str(error))
+    for problem in problems:
+        complain(problem)
+    if not problems:
+        click.echo(f"{len(planned)} runs: every record and raw file is as it was sealed")
+    return StudyError.exit_code if problems else 0
+
+
+@click.group(cls=Commands)
+def matrix() -> None:
+    """Look at the matrices."""
+
+
+@matrix.command("ls")
+@JSON
+def matrix_ls(is_json: bool) -> int:
+    """List the shipped matrices."""
+    from harness.matrix import expand, load_matrix, shipped_matrices
+
+    for name in shipped_matrices():
+        loaded = load_matrix(name).matrix
+        runs = len(expand(loaded))
+        line = {"name": name, "title": loaded.title, "pairs": len(loaded.pairs), "runs": runs}
+        click.echo(json.dumps(line) if is_json else f"{name:12} {runs:4} runs  {loaded.title}")
+    return 0
+
+
+@matrix.command("show")
+@click.argument("name", shell_complete=complete_matrix)
+@JSON
+def matrix_show(name: str, is_json: bool) -> int:
+    """Show a matrix: every arm's arguments, and where each comes from."""
+    from harness.matrix import expand as expand_matrix
+    from harness.matrix import load_matrix, origin
+
+    loaded = load_matrix(name).matrix
+    specs = expand_matrix(loaded)
+    if is_json:
+        for spec in specs:
+            origins = {k: origin(loaded, spec, k, {}) for k in spec.trainer}
+            line = {"run_id": spec.run_id, **spec.model_dump(mode="json"), "origin": origins}
+            click.echo(json.dumps(line))
+        return 0
+    click.echo(f"{loaded.name}: {loaded.title}\nseeds {', '.join(map(str, loaded.seeds))}")
+    shown = set()
+    for spec in specs:
+        if (spec.pair, spec.arm) in shown:
+            continue
+        shown.add((spec.pair, spec.arm))
+        click.echo(
+            f"\n{spec.pair}.{spec.arm}: {spec.task} of {spec.model.shown} on {spec.dataset.name}"
+        )
+        if spec.lora:
+            click.echo(
+                f"  LoRA r={spec.lora.r} alpha={spec.lora.lora_alpha:g} on {spec.lora.target_modules}"
+            )
+        for key, value in sorted(spec.trainer.items()):
+            click.echo(f"  {key} = {value}   [{origin(loaded, spec, key, {})}]")
+    return 0
+
+
+def _find_run(study: Path, wanted: str) -> RunView:
+    from harness.store import Store
+    from harness.view import load_view
+
+    view = load_view(Store(study))
+    matching = [
+        r for r in view.runs
+        if wanted in (r.planned.run_id, f"{r.planned.pair}.{r.planned.arm}.s{r.planned.seed}")
+    ]  # fmt: skip
+    if matching:
+        return matching[0]
+    known = [r.planned.run_id for r in view.runs]
+    raise ConfigError(
+        f"run {wanted!r} is not in this study{did_you_mean(wanted, known)}; `harness runs ls` lists them"
+    )

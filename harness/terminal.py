@@ -1,0 +1,86 @@
+"""What the commands print: tables on stdout, complaints on stderr, text from runs made harmless."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, Any
+
+import click
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from harness.claims import sentence
+from harness.findings import findings_rows
+from harness.text import harmless
+
+if TYPE_CHECKING:
+    from harness.view import RunView, StudyView
+
+PIPE_WIDTH = 160  # columns of a table that is not on a terminal
+
+
+def complain(text: str) -> None:
+    """Write a message for the user to stderr."""
+    for line in text.splitlines():
+        shown = harmless(line)
+        click.echo(shown if line.startswith("  ") else f"harness: {shown}", err=True)
+
+
+def run_line(run: RunView) -> dict[str, Any]:
+    """Say in plain data how far a planned run is."""
+    record, summary = run.record, run.summary
+    return {
+        "run_id": run.planned.run_id,
+        "pair": run.planned.pair,
+        "arm": run.planned.arm,
+        "seed": run.planned.seed,
+        "status": record.status.value if record else None,
+        "reason": record.reason if record else None,
+        "attempts": len(record.attempts) if record else 0,
+        "metric": summary.metric if summary else None,
+        "final_value": summary.final_value if summary else None,
+        "wall_s": summary.wall_s if summary else None,
+    }
+
+
+def print_runs(view: StudyView) -> None:
+    """Print a table of a study's runs."""
+    table = _table("run", "status", "attempts", "metric", "wall s", "reason")
+    for run in view.runs:
+        line = run_line(run)
+        value, wall = line["final_value"], line["wall_s"]
+        cells = (
+            line["run_id"],
+            line["status"] or "not run",
+            str(line["attempts"]),
+            "" if value is None else f"{line['metric']} {value:.4f}",
+            "" if wall is None else f"{wall:.0f}",
+            line["reason"] or "",
+        )
+        table.add_row(*(Text(harmless(c)) for c in cells))
+    _stdout().print(table)
+
+
+def print_findings(view: StudyView) -> None:
+    """Print a study's finding as a sentence, and a row for every arm that was judged."""
+    console = _stdout()
+    console.print(Text(harmless(sentence(view.findings)), style="bold"))
+    table = _table("pair", "arm", "worse by", "interval", "margin", "memory", "tokens/s", "verdict")
+    for row in findings_rows(view):
+        cells = (
+            row.pair, row.arm, row.gap, row.interval, row.margin, row.memory, row.speed, row.word,
+        )  # fmt: skip
+        table.add_row(*(Text(harmless(c)) for c in cells))
+    console.print(table)
+
+
+def _table(*columns: str) -> Table:
+    table = Table(box=None, pad_edge=False)
+    for name in columns:
+        table.add_column(name, overflow="fold")
+    return table
+
+
+def _stdout() -> Console:
+    return Console(width=None if sys.stdout.isatty() else PIPE_WIDTH)
