@@ -34,8 +34,8 @@ HARNESS_ARGUMENTS: dict[str, Any] = {
     "report_to": "none",
 }
 _SHIPPED = (
-    Path(__file__).parent.parent / "benchmarks",  # a checkout
     Path(__file__).parent / "benchmarks",  # an installed wheel
+    Path(__file__).parent.parent / "benchmarks",  # a checkout
 )
 
 

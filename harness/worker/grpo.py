@@ -18,18 +18,11 @@ from trl import GRPOConfig, GRPOTrainer
 from harness.launch import Launch
 from harness.record import EvaluationPoint, Result, Split
 from harness.spec import Evaluation, RunSpec
-from harness.worker.callbacks import EvaluateOnTheWay, StepJournal
+from harness.worker.callbacks import StepJournal
 from harness.worker.journal import Journal
 from harness.worker.methods import peft_config
 from harness.worker.rewards import Reward, reward_function
-from harness.worker.session import (
-    adapter_hash,
-    build,
-    close,
-    open_session,
-    train,
-    trainer_arguments,
-)
+from harness.worker.session import build, open_session, train, trainer_arguments
 from harness.worker.trl_versions import build_config, generation_method
 
 
@@ -50,28 +43,15 @@ def train_grpo(spec: RunSpec, launch: Launch, attempt: Path) -> Result:
         ),
     )
     mark_generation(trainer, session.journal)
-    points: list[EvaluationPoint] = []
-
-    def evaluate(step: int, split: Split) -> None:
-        rows = session.splits.test if split == "test" else session.splits.validation
-        if len(rows):
-            with session.journal.phase("evaluate"):
-                sampler = HeldOutReward(trainer, reward, spec.evaluation, spec.seed)
-                points.append(sampler.measure(rows, split, step))
-
+    held_out = HeldOutReward(trainer, reward, spec.evaluation, spec.seed)
+    rows = {"validation": session.splits.validation, "test": session.splits.test}
     per_step = config.per_device_train_batch_size * config.gradient_accumulation_steps
-    steps = StepJournal(session.journal, per_step, config.generation_batch_size)
-    trainer.add_callback(steps)
-    trainer.add_callback(
-        EvaluateOnTheWay(spec.evaluation.every_steps, lambda step: evaluate(step, "validation"))
+    return train(
+        session,
+        trainer,
+        StepJournal(session.journal, per_step, config.generation_batch_size),
+        lambda split, step: held_out.measure(rows[split], split, step),
     )
-    adapter_sha256 = adapter_hash(session, trainer)
-    evaluate(0, "validation")
-    evaluate(0, "test")
-    seconds = train(session, trainer)
-    evaluate(steps.steps_done, "validation")
-    evaluate(steps.steps_done, "test")
-    return close(session, trainer, steps, points, seconds, adapter_sha256)
 
 
 def mark_generation(trainer: GRPOTrainer, journal: Journal) -> None:

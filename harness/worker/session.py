@@ -19,10 +19,10 @@ import torch
 from transformers import Trainer, set_seed
 
 from harness.launch import Launch
-from harness.record import EvaluationPoint, Result, Status
+from harness.record import EvaluationPoint, Result, Split, Status
 from harness.spec import RunSpec
 from harness.store import write_atomically
-from harness.worker.callbacks import StepJournal
+from harness.worker.callbacks import EvaluateOnTheWay, StepJournal
 from harness.worker.data import Splits, load_splits
 from harness.worker.journal import Journal
 from harness.worker.models import Loaded, count_parameters, hash_trainable, load_model
@@ -116,23 +116,38 @@ def resolved_config(session: Session, trainer: Trainer) -> dict[str, Any]:
     }
 
 
-def train(session: Session, trainer: Trainer) -> float:
-    """Let TRL train and return the seconds it took."""
-    with session.journal.phase("train"):
-        begin = time.monotonic()
-        trainer.train()
-        return time.monotonic() - begin
-
-
-def close(
+def train(
     session: Session,
     trainer: Trainer,
     steps: StepJournal,
-    points: Sequence[EvaluationPoint],
-    train_wall_s: float,
-    adapter_sha256: str | None,
+    measure: Callable[[Split, int], EvaluationPoint],
 ) -> Result:
-    """Say what the run came to."""
+    """Measure the held-out splits, let TRL train, measure again, and say what it came to.
+
+    `measure(split, step)` is called for the splits that have rows, in a phase of its own.
+    """
+    rows = {"validation": session.splits.validation, "test": session.splits.test}
+    points: list[EvaluationPoint] = []
+
+    def evaluate(step: int, *splits: Split) -> None:
+        for split in splits:
+            if len(rows[split]):
+                with session.journal.phase("evaluate"):
+                    points.append(measure(split, step))
+
+    trainer.add_callback(steps)
+    trainer.add_callback(
+        EvaluateOnTheWay(
+            session.spec.evaluation.every_steps, lambda step: evaluate(step, "validation")
+        )
+    )
+    adapter_sha256 = hash_trainable(trainer.model) if session.spec.lora else None
+    evaluate(0, "validation", "test")
+    with session.journal.phase("train"):
+        begin = time.monotonic()
+        trainer.train()
+        train_wall_s = time.monotonic() - begin
+    evaluate(steps.steps_done, "validation", "test")
     status, reason = _outcome(points, steps.nan_step)
     return Result(
         status=status,
@@ -145,11 +160,6 @@ def close(
         adapter_sha256=adapter_sha256,
         unusable_rows=session.splits.unusable,
     )
-
-
-def adapter_hash(session: Session, trainer: Trainer) -> str | None:
-    """Hash the adapter before step 1; null under full fine-tuning."""
-    return hash_trainable(trainer.model) if session.spec.lora else None
 
 
 def _outcome(points: Sequence[EvaluationPoint], nan_step: int | None) -> tuple[Status, str | None]:

@@ -17,16 +17,9 @@ from trl import SFTConfig, SFTTrainer
 from harness.launch import Launch
 from harness.record import EvaluationPoint, Result, Split
 from harness.spec import RunSpec
-from harness.worker.callbacks import EvaluateOnTheWay, StepJournal, finite
+from harness.worker.callbacks import StepJournal, finite
 from harness.worker.methods import peft_config
-from harness.worker.session import (
-    adapter_hash,
-    build,
-    close,
-    open_session,
-    train,
-    trainer_arguments,
-)
+from harness.worker.session import build, open_session, train, trainer_arguments
 from harness.worker.trl_versions import build_config
 
 
@@ -46,27 +39,13 @@ def train_sft(spec: RunSpec, launch: Launch, attempt: Path) -> Result:
             peft_config=peft_config(spec),
         ),
     )
-    points: list[EvaluationPoint] = []
-
-    def evaluate(step: int, split: Split) -> None:
-        if split in trainer.eval_dataset:
-            with session.journal.phase("evaluate"):
-                points.append(held_out_nll(trainer, split, step, spec.evaluation.batch_size))
-
-    steps = StepJournal(
-        session.journal, config.per_device_train_batch_size * config.gradient_accumulation_steps
+    per_step = config.per_device_train_batch_size * config.gradient_accumulation_steps
+    return train(
+        session,
+        trainer,
+        StepJournal(session.journal, per_step),
+        lambda split, step: held_out_nll(trainer, split, step, spec.evaluation.batch_size),
     )
-    trainer.add_callback(steps)
-    trainer.add_callback(
-        EvaluateOnTheWay(spec.evaluation.every_steps, lambda step: evaluate(step, "validation"))
-    )
-    adapter_sha256 = adapter_hash(session, trainer)
-    evaluate(0, "validation")
-    evaluate(0, "test")
-    seconds = train(session, trainer)
-    evaluate(steps.steps_done, "validation")
-    evaluate(steps.steps_done, "test")
-    return close(session, trainer, steps, points, seconds, adapter_sha256)
 
 
 @torch.no_grad()
