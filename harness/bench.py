@@ -170,7 +170,6 @@ def _run(
         launch=Launch(
             sampler_hz=request.sampler_hz,
             memory_limit_bytes=request.memory_limit_bytes,
-            trackio_dir="trackio",
         ),
         limits=Limits(
             timeout_s=request.timeout_s or matrix.timeout_s,
@@ -179,7 +178,7 @@ def _run(
         ),
         harness_version=__version__,
     )
-    with desk.launcher as launcher:
+    with _trackio_in(desk.store.root), desk.launcher as launcher:
         Schedule(
             store=desk.store,
             launcher=launcher,
@@ -313,6 +312,24 @@ def _slots(request: Request, loaded: LoadedMatrix) -> tuple[Slot, ...]:
             "has a core of its own, or they would disturb each other's measurement"
         )
     return tuple(Slot(core, None) for core in cores[:jobs])
+
+
+@contextmanager
+def _trackio_in(study: Path) -> Iterator[None]:
+    """Have `report_to: trackio` write into the study, unless the user chose another place.
+
+    By environment variable, because trackio reads it when it is imported, and TRL imports trackio:
+    a fork server has done so before it knows of any run.
+    """
+    name = "TRACKIO_DIR"
+    if name in os.environ:
+        yield
+        return
+    os.environ[name] = str((study / "trackio").resolve())
+    try:
+        yield
+    finally:
+        del os.environ[name]
 
 
 @contextmanager

@@ -17,12 +17,18 @@ from tests.conftest import MATRIX
 CELLS = ("sft-micro.lora.s0", "grpo-micro.lora-r1.s0", "sft-micro.full.s0")
 
 
-def study(folder: Path, cells: tuple[str, ...], is_cold: bool) -> tuple[Outcome, StudyView]:
+def study(
+    folder: Path, cells: tuple[str, ...], is_cold: bool, **overrides: object
+) -> tuple[Outcome, StudyView]:
     """Run some cells of the tiny matrix with the real worker."""
     folder.mkdir()
     (folder / "tiny.yaml").write_text(MATRIX)
     request = Request(
-        matrix=str(folder / "tiny.yaml"), output_dir=folder / "study", filters=cells, seeds=(0,)
+        matrix=str(folder / "tiny.yaml"),
+        output_dir=folder / "study",
+        overrides=overrides,
+        filters=cells,
+        seeds=(0,),
     )
     outcome = bench(request, LocalLauncher(is_cold=is_cold), Quiet())
     return outcome, load_view(outcome.store)
@@ -87,7 +93,7 @@ def test_sft_learns_and_lora_trains_the_adapter_alone(warm):
 
 def test_a_rerun_with_the_same_seed_is_bit_identical_warm_and_cold(warm, tmp_path):
     _, first = warm
-    _, again = study(tmp_path / "again", CELLS[:2], is_cold=False)
+    _, again = study(tmp_path / "again", CELLS[:2], is_cold=False, report_to="trackio")
     _, cold = study(tmp_path / "cold", CELLS[:2], is_cold=True)
     assert not any(r.record.result.started_warm for r in cold.runs)
     for cell in CELLS[:2]:
@@ -101,6 +107,7 @@ def test_a_rerun_with_the_same_seed_is_bit_identical_warm_and_cold(warm, tmp_pat
         }
         assert len(hashes) == 1
         assert None not in hashes
+    assert (tmp_path / "again/study/trackio/study.db").is_file()  # logging changed no number
 
 
 def test_no_place_of_this_machine_is_in_what_is_published(warm):

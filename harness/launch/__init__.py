@@ -26,7 +26,6 @@ class Launch(Frozen):
     memory_limit_bytes: PositiveInt | None = None  # limit on the worker's private memory
     waits_for_sampler: bool = True  # start only when the sampler has taken its first sample
     sampler_hz: float = 20.0
-    trackio_dir: str | None = None  # where trackio keeps its local database, relative to the study
 
 
 class Handle(Protocol):

@@ -70,7 +70,7 @@ class LocalLauncher:
     ) -> None:
         self._command = list(command or (sys.executable, "-m", "harness.worker"))
         self._handles: list[Handle] = []
-        variables = {**os.environ, **FIXED_VARIABLES, **thread_variables(1)}
+        variables = {**FIXED_VARIABLES, **thread_variables(1)}
         self._server = None if is_cold else ForkServer(entry, preload, variables)
 
     def __enter__(self) -> Self:

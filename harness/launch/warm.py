@@ -57,6 +57,7 @@ class ForkServer:
                 stdout=self._errors,
                 stderr=self._errors,
                 env={
+                    **os.environ,
                     **self._variables,
                     NO_CUDA_START: "1",
                     PARENT_VARIABLE: str(os.getpid()),

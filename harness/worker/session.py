@@ -8,7 +8,6 @@ before.
 from __future__ import annotations
 
 import json
-import os
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -71,10 +70,9 @@ def trainer_arguments(session: Session) -> dict[str, Any]:
         "use_cpu": launch.gpu is None,
         "disable_tqdm": True,
     }
-    if _logs_to_trackio(spec) and launch.trackio_dir:
-        folder = session.attempt.parent.parent.parent / launch.trackio_dir
-        os.environ["TRACKIO_DIR"] = str(folder)  # read when trackio is imported, later than this
-        arguments = {"project": folder.parent.name, "run_name": spec.cell, **arguments}
+    if _logs_to_trackio(spec):
+        study = session.attempt.parent.parent.parent.name
+        arguments = {"project": study, "run_name": spec.cell, **arguments}
     return arguments
 
 
