@@ -15,65 +15,22 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from types import FrameType
-from typing import Any, Literal
-
-import psutil
 
 from harness import __version__
-from harness.errors import ConfigError, MachineError, StudyError
+from harness.errors import ConfigError, NewerFormatError, StudyError
 from harness.launch import Launch, Launcher
 from harness.launch.watch import Limits
-from harness.matrix import (
-    LoadedMatrix,
-    expand,
-    load_matrix,
-    margins_hash,
-    matrix_hash,
-    select,
-    with_overrides,
-)
-from harness.measure.gpus import Gpu, list_gpus, visible_gpus
-from harness.parity import undeclared_differences
+from harness.parity import Resolved, undeclared_in_study
+from harness.plan import Plan, Request, make_plan, study_of
 from harness.progress import Display, Event
-from harness.record import PlannedRun, Record, Status, Study
+from harness.record import Record, Status
+from harness.recovery import recover, utc_text
 from harness.report import render_report
-from harness.schedule import Conditions, Schedule, Slot, recover, utc_text
+from harness.schedule import Conditions, Schedule
+from harness.slots import Slot, hold
 from harness.spec import RunSpec
 from harness.store import Store
-from harness.view import load_view
-
-MEMORY_PER_WORKER = 4 * 2**30  # bytes; a worker of the CPU matrices stays below it
-
-
-@dataclass(frozen=True)
-class Request:
-    """What `harness bench` was asked for."""
-
-    matrix: str
-    output_dir: Path | None = None
-    overrides: dict[str, Any] = field(default_factory=dict)
-    filters: tuple[str, ...] = ()
-    seeds: tuple[int, ...] | None = None
-    jobs: int | None = None
-    device: Literal["auto", "cpu", "gpu"] = "auto"
-    retries_failed: bool = False
-    sampler_hz: float = 20.0
-    memory_limit_bytes: int | None = None
-    timeout_s: int | None = None
-    stall_s: int | None = None
-    grace_s: float = 10.0
-    renders_report: bool = True
-    command: str = "harness bench"
-
-
-@dataclass(frozen=True)
-class Plan:
-    """A matrix resolved to the runs of this command."""
-
-    loaded: LoadedMatrix
-    specs: tuple[RunSpec, ...]
-    output_dir: Path
-    slots: tuple[Slot, ...]
+from harness.view import StudyView, load_view
 
 
 @dataclass(frozen=True)
@@ -83,7 +40,7 @@ class Outcome:
     store: Store
     statuses: dict[str, Status | None]  # run id → status; None is not run
     interrupted_by: int | None
-    report: Path | None
+    view: StudyView | None  # the study as its report shows it; None if none was rendered
 
     @property
     def exit_code(self) -> int:
@@ -93,84 +50,80 @@ class Outcome:
         return 0 if all(s is Status.OK for s in self.statuses.values()) else 3
 
 
-def make_plan(request: Request) -> Plan:
-    """Resolve a request without touching a study.
-
-    Raises: ConfigError listing what is wrong with it; MachineError if the device is missing.
-    """
-    loaded = load_matrix(request.matrix)
-    with_overrides(loaded.matrix, request.overrides)
-    seeds = request.seeds
-    if seeds is not None and (not seeds or len(set(seeds)) != len(seeds)):
-        raise ConfigError(f"--seeds gives {list(seeds)}; expected one or more distinct seeds")
-    specs = select(expand(loaded.matrix, request.overrides, seeds), request.filters)
-    output_dir = request.output_dir or Path("results") / loaded.matrix.name
-    return Plan(loaded, tuple(specs), output_dir, _slots(request, loaded))
-
-
 def bench(request: Request, launcher: Launcher, display: Display) -> Outcome:
     """Run a matrix to the end, or on from where it stopped.
 
-    Raises: ConfigError, MachineError or StudyError before anything is trained.
+    Raises: ConfigError, MachineError or StudyError before anything is trained; ConfigError too if
+    finished arms turn out to differ in what the matrix did not declare.
     """
     plan = make_plan(request)
     store = Store(plan.output_dir)
     store.prepare()
     with store.lock(), _signals() as signals, display:
-        store.write_study(_study(store, plan, request))
-        records = {s.run_id: _known_record(store, s, display) for s in plan.specs}
-        pending = [s for s in plan.specs if not _is_done(records[s.run_id], request)]
-        done = len(plan.specs) - len(pending)
-        display.emit(_plan_event(plan, done))
-        _run(request, plan, pending, Desk(store, launcher, display, records), signals)
+        store.sweep()
+        store.write_study(study_of(store, plan, request))
+        desk = Desk(store, launcher, display, plan, signals)
         for spec in plan.specs:
-            records[spec.run_id] = store.read_record(spec.run_id)
-        folder = None
-        if not signals and request.renders_report:
-            folder = write_report(store)
-            display.emit(Event("report", f"report {folder / 'index.html'}", {"path": str(folder)}))
-        elif signals:
-            text = "interrupted: what finished is kept; the same command goes on from here"
-            display.emit(Event("interrupt", text, {"signal": signals[0]}))
-    statuses = {k: r.status if r else None for k, r in records.items()}
-    return Outcome(store, statuses, signals[0] if signals else None, folder)
+            desk.note(spec, _known_record(store, spec, display))
+        desk.refuse_undeclared()
+        pending = [s for s in plan.specs if not _is_done(desk.records[s.run_id], request)]
+        with hold(plan.slots, min(plan.jobs, max(1, len(pending)))) as (slots, shared):
+            display.emit(_plan_event(plan, slots, len(plan.specs) - len(pending)))
+            for name in shared if pending else ():
+                text = f"{name} is used by another study too: times and memory will be disturbed"
+                display.emit(Event("problem", text, {"slot": name}))
+            if pending:
+                _run(request, desk, pending, slots)
+        view = _finish(desk, request)
+    statuses = {k: r.status if r else None for k, r in desk.records.items()}
+    return Outcome(store, statuses, signals[0] if signals else None, view)
 
 
-def write_report(store: Store) -> Path:
-    """Render a study's report into its folder."""
-    files = render_report(load_view(store), generated_utc=utc_text(datetime.now(UTC)))
-    return store.write_report(files)
+def write_report(store: Store) -> StudyView:
+    """Render a study's report into its folder, and return the study as it was read."""
+    view = load_view(store)
+    store.write_report(render_report(view, generated_utc=utc_text(datetime.now(UTC))))
+    return view
 
 
 @dataclass
 class Desk:
-    """What the run stage works with, and what it stops on."""
+    """What the run stage works with, what it has found, and why it would stop."""
 
     store: Store
     launcher: Launcher
     display: Display
-    records: dict[str, Record | None]
+    plan: Plan
+    signals: Sequence[int]
+    records: dict[str, Record | None] = field(default_factory=dict)
     undeclared: list[str] = field(default_factory=list)
+    _resolved: list[Resolved] = field(default_factory=list)
+
+    def note(self, spec: RunSpec, record: Record | None) -> None:
+        """Take in a run's record, and compare what it resolved to with the runs before it."""
+        self.records[spec.run_id] = record
+        if record is None:
+            return
+        attempt = self.store.run_dir(spec.run_id) / f"attempt-{record.attempt}"
+        config = self.store.read_plain(attempt, "resolved_config.json")
+        self._resolved.append(Resolved(spec.pair, spec.arm, config))
+        found = undeclared_in_study(self.plan.loaded.matrix, self._resolved)
+        self.undeclared = [problem for problems in found.values() for problem in problems]
+
+    def refuse_undeclared(self) -> None:
+        """Raise: ConfigError if arms differ in what was not declared."""
+        if self.undeclared:
+            raise ConfigError(*self.undeclared)
+
+    def urgency(self) -> int:
+        """Say how much there is to stop for: 0 nothing, 1 end the runs, 2 at once."""
+        return min(2, len(self.signals)) or int(bool(self.undeclared))
 
 
-def _run(
-    request: Request, plan: Plan, pending: Sequence[RunSpec], desk: Desk, signals: Sequence[int]
-) -> None:
-    if not pending:
-        return
-    matrix = plan.loaded.matrix
-
-    def check_parity(spec: RunSpec, record: Record | None) -> None:
-        desk.records[spec.run_id] = record
-        desk.undeclared += _parity_problems(
-            desk, plan, spec, matrix.pairs[spec.pair].declared_differences
-        )
-
+def _run(request: Request, desk: Desk, pending: Sequence[RunSpec], slots: Sequence[Slot]) -> None:
+    matrix = desk.plan.loaded.matrix
     conditions = Conditions(
-        launch=Launch(
-            sampler_hz=request.sampler_hz,
-            memory_limit_bytes=request.memory_limit_bytes,
-        ),
+        launch=Launch(sampler_hz=request.sampler_hz, memory_limit_bytes=request.memory_limit_bytes),
         limits=Limits(
             timeout_s=request.timeout_s or matrix.timeout_s,
             stall_s=request.stall_s or matrix.stall_s,
@@ -184,41 +137,29 @@ def _run(
             launcher=launcher,
             display=desk.display,
             conditions=conditions,
-            slots=plan.slots[: len(pending)],
-            on_sealed=check_parity,
-            is_stopping=lambda: bool(signals or desk.undeclared),
-            total=len(plan.specs),
-            done=len(plan.specs) - len(pending),
+            slots=slots,
+            on_sealed=desk.note,
+            urgency=desk.urgency,
+            total=len(desk.plan.specs),
+            done=len(desk.plan.specs) - len(pending),
         ).run(pending)
-    if desk.undeclared:
-        raise ConfigError(*dict.fromkeys(desk.undeclared))
+    desk.refuse_undeclared()
 
 
-def _parity_problems(desk: Desk, plan: Plan, spec: RunSpec, declared: Sequence[str]) -> list[str]:
-    """Compare a finished run's resolved configuration with one run of every other arm."""
-    ours = _resolved(desk, spec)
-    problems: list[str] = []
-    seen = {spec.arm}
-    for other in plan.specs:
-        if other.pair != spec.pair or other.arm in seen or not ours:
-            continue
-        theirs = _resolved(desk, other)
-        if theirs:
-            seen.add(other.arm)
-            problems += [
-                f"arms {spec.arm!r} and {other.arm!r} of pair {spec.pair!r} differ in {difference}; "
-                "declare it in declared_differences or make it equal"
-                for difference in undeclared_differences(ours, theirs, (*declared, "seed"))
-            ]
-    return problems
-
-
-def _resolved(desk: Desk, spec: RunSpec) -> dict[str, Any]:
-    record = desk.records.get(spec.run_id)
-    if record is None:
-        return {}
-    attempt = desk.store.run_dir(spec.run_id) / f"attempt-{record.attempt}"
-    return desk.store.read_plain(attempt, "resolved_config.json")
+def _finish(desk: Desk, request: Request) -> StudyView | None:
+    """Read the records once more and render the report, unless interrupted or not wanted."""
+    for spec in desk.plan.specs:
+        desk.records[spec.run_id] = desk.store.read_record(spec.run_id)
+    if desk.signals:
+        text = "interrupted: what finished is kept; the same command goes on from here"
+        desk.display.emit(Event("interrupt", text, {"signal": desk.signals[0]}))
+        return None
+    if not request.renders_report:
+        return None
+    view = write_report(desk.store)
+    page = desk.store.report_dir / "index.html"
+    desk.display.emit(Event("report", f"report {page}", {"path": str(page)}))
+    return view
 
 
 def _is_done(record: Record | None, request: Request) -> bool:
@@ -229,89 +170,25 @@ def _is_done(record: Record | None, request: Request) -> bool:
 
 def _known_record(store: Store, spec: RunSpec, display: Display) -> Record | None:
     try:
-        record = store.read_record(spec.run_id)
+        store.read_record(spec.run_id)
+    except NewerFormatError:
+        raise
     except StudyError as error:
-        name = store.set_aside(spec.run_id)
+        name = store.set_aside(store.run_dir(spec.run_id) / "record.json")
         display.emit(
             Event("problem", f"{error}; set aside as {name}", {"run_id": spec.run_id, "file": name})
         )
-        record = None
-    return record or recover(store, spec, __version__)
+    return recover(store, spec, __version__)
 
 
-def _study(store: Store, plan: Plan, request: Request) -> Study:
-    """The study as it is from now on: new, or the one that is there with more runs planned.
-
-    Raises: ConfigError if the folder holds a study of another matrix.
-    """
-    matrix = plan.loaded.matrix
-    planned = [PlannedRun(run_id=s.run_id, pair=s.pair, arm=s.arm, seed=s.seed) for s in plan.specs]
-    hashed = matrix_hash(matrix, request.overrides)
-    if store.exists():
-        study = store.read_study()
-        if study.matrix_hash != hashed:
-            what = (
-                f"was made by matrix {study.matrix_name!r}"
-                if study.matrix_name != matrix.name
-                else f"was made by another version of matrix {matrix.name!r}, or with other --set values"
-            )
-            raise ConfigError(
-                f"study folder {str(store.root)!r} {what}; name another folder with --output-dir"
-            )
-        have = {p.run_id for p in study.planned}
-        more = [p for p in planned if p.run_id not in have]
-        return study.model_copy(update={"planned": (*study.planned, *more)})
-    return Study(
-        matrix_name=matrix.name,
-        matrix_text=plan.loaded.text,
-        matrix_hash=hashed,
-        margins_hash=margins_hash(matrix),
-        overrides=request.overrides,
-        planned=tuple(planned),
-        created_utc=utc_text(datetime.now(UTC)),
-        harness_version=__version__,
-        command=request.command,
-    )
-
-
-def _plan_event(plan: Plan, done: int) -> Event:
-    matrix = plan.loaded.matrix
+def _plan_event(plan: Plan, slots: Sequence[Slot], done: int) -> Event:
     kept = f", {done} finished before and kept" if done else ""
-    where = "GPU" if plan.slots[0].gpu else "CPU core"
+    places = ", ".join(s.name for s in slots)
     text = (
-        f"matrix {matrix.name}: {len(plan.specs)} runs{kept}, {len(plan.slots)} side by side, "
-        f"one {where} each; study folder {plan.output_dir}"
+        f"matrix {plan.loaded.matrix.name}: {len(plan.specs)} runs{kept}, {len(slots)} side by side "
+        f"({places}); study folder {plan.output_dir}"
     )
     return Event("plan", text, {"runs": [s.run_id for s in plan.specs], "done": done})
-
-
-def _slots(request: Request, loaded: LoadedMatrix) -> tuple[Slot, ...]:
-    """Choose where runs execute.
-
-    Raises: MachineError if a GPU was asked for and there is none.
-    """
-    wanted = loaded.matrix.device if request.device == "auto" else request.device
-    gpus: tuple[Gpu, ...] = ()
-    if wanted != "cpu":
-        found = list_gpus()
-        gpus = visible_gpus(found.gpus, os.environ.get("CUDA_VISIBLE_DEVICES"))
-        if not gpus and wanted == "gpu":
-            raise MachineError(
-                f"matrix {loaded.matrix.name!r} needs a CUDA GPU and none can be used here "
-                f"({found.note or 'CUDA_VISIBLE_DEVICES hides them'}); run it on a machine with one, "
-                "or try `harness bench --matrix cpu`"
-            )
-    if gpus:
-        return tuple(Slot(None, g.uuid) for g in gpus[: request.jobs or len(gpus)])
-    cores = sorted(os.sched_getaffinity(0))
-    fit = max(1, int(psutil.virtual_memory().available // MEMORY_PER_WORKER))
-    jobs = request.jobs or min(len(cores), fit)
-    if jobs > len(cores):
-        raise ConfigError(
-            f"--jobs {jobs} asks for more workers than the {len(cores)} usable CPU cores; each worker "
-            "has a core of its own, or they would disturb each other's measurement"
-        )
-    return tuple(Slot(core, None) for core in cores[:jobs])
 
 
 @contextmanager

@@ -45,14 +45,18 @@ def runs_ls(study: Path, is_json: bool) -> int:
 @click.argument("run")
 def runs_show(study: Path, run: str) -> int:
     """Show one run as JSON: spec, record, derived figures. RUN is an id or pair.arm.sSEED."""
-    found = _find_run(study, run)
+    from harness.terminal import complain
+
+    found, problems = _find_run(study, run)
     data = {
         "spec": found.spec.model_dump(mode="json") if found.spec else None,
         "record": found.record.model_dump(mode="json") if found.record else None,
         "summary": found.summary.model_dump(mode="json") if found.summary else None,
     }
     click.echo(json.dumps(data, indent=1))
-    return 0
+    for problem in problems:
+        complain(problem)
+    return StudyError.exit_code if problems else 0
 
 
 @runs.command("logs")
@@ -64,7 +68,7 @@ def runs_logs(study: Path, run: str, attempt: int | None) -> int:
     from harness.store import Store
     from harness.text import harmless
 
-    found = _find_run(study, run)
+    found, _ = _find_run(study, run)
     folders = Store(study).attempts(found.planned.run_id)
     if not folders or (attempt or 1) > len(folders):
         raise ConfigError(
@@ -155,7 +159,8 @@ def matrix_show(name: str, is_json: bool) -> int:
     return 0
 
 
-def _find_run(study: Path, wanted: str) -> RunView:
+def _find_run(study: Path, wanted: str) -> tuple[RunView, list[str]]:
+    """Find a run by id or cell, and what is wrong with its files."""
     from harness.store import Store
     from harness.view import load_view
 
@@ -165,7 +170,8 @@ def _find_run(study: Path, wanted: str) -> RunView:
         if wanted in (r.planned.run_id, f"{r.planned.pair}.{r.planned.arm}.s{r.planned.seed}")
     ]  # fmt: skip
     if matching:
-        return matching[0]
+        run_id = matching[0].planned.run_id
+        return matching[0], [p for p in view.problems if run_id in p]
     known = [r.planned.run_id for r in view.runs]
     raise ConfigError(
         f"run {wanted!r} is not in this study{did_you_mean(wanted, known)}; `harness runs ls` lists them"

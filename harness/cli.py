@@ -30,7 +30,8 @@ from harness.options import (
 )
 
 if TYPE_CHECKING:
-    from harness.bench import Outcome, Request
+    from harness.bench import Outcome
+    from harness.plan import Request
 
 EXAMPLES = """\b
 Examples:
@@ -184,9 +185,9 @@ def bench(
     launcher: str, is_cold: bool, dry_run: bool, is_json: bool, quiet: bool, **asked: Any
 ) -> int:
     """Run a matrix; the same command again goes on where it stopped."""
-    from harness.bench import Request
     from harness.bench import bench as run_matrix
     from harness.launch.local import LocalLauncher
+    from harness.plan import Request
     from harness.progress import choose_display
 
     request = Request(**asked, command=_command(asked))
@@ -207,18 +208,16 @@ def report(study: Path, is_json: bool) -> int:
     from harness.bench import write_report
     from harness.store import Store
     from harness.terminal import complain, print_findings
-    from harness.view import load_view
 
     store = Store(study)
-    view = load_view(store)
-    folder = write_report(store)
+    view = write_report(store)
     for problem in view.problems:
         complain(problem)
     if is_json:
-        click.echo((folder / "data.json").read_text(encoding="utf-8"), nl=False)
+        click.echo((store.report_dir / "data.json").read_text(encoding="utf-8"), nl=False)
     else:
         print_findings(view)
-        click.echo(f"report: {folder / 'index.html'}")
+        click.echo(f"report: {store.report_dir / 'index.html'}")
     return StudyError.exit_code if view.problems else 0
 
 
@@ -260,7 +259,7 @@ def completion(shell: str) -> int:
 
 
 def _list_runs(request: Request, is_json: bool) -> int:
-    from harness.bench import make_plan
+    from harness.plan import make_plan
 
     for spec in make_plan(request).specs:
         line = {"run_id": spec.run_id, "cell": spec.cell, "task": spec.task, "seed": spec.seed}
@@ -271,11 +270,10 @@ def _list_runs(request: Request, is_json: bool) -> int:
 def _tell(outcome: Outcome, is_json: bool) -> None:
     """Print what a study came to."""
     from harness.terminal import complain, print_findings
-    from harness.view import load_view
 
-    if outcome.report is not None and not is_json:
-        print_findings(load_view(outcome.store))
-        click.echo(f"report: {outcome.report / 'index.html'}")
+    if outcome.view is not None and not is_json:
+        print_findings(outcome.view)
+        click.echo(f"report: {outcome.store.report_dir / 'index.html'}")
     failed = sum(s is None or s.value != "ok" for s in outcome.statuses.values())
     if failed and outcome.interrupted_by is None:
         complain(

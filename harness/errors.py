@@ -6,6 +6,7 @@ HarnessError (1)
 ├── EvidenceError (6)     not enough evidence, nothing measured, or not comparable
 ├── MachineError (7)      the machine or an access is unfit: GPU, driver, disk, gated repository
 └── StudyError (8)        a study folder is locked, or a record in it is corrupted
+    └── NewerFormatError  written by a newer harness: upgrade, nothing is damaged
 
 A message says what was found, what was expected and what to do. 130 is an interrupt (SIGINT).
 """
@@ -60,6 +61,10 @@ class StudyError(HarnessError):
     """A study folder is locked by another process, or a record in it can't be read."""
 
     exit_code = 8
+
+
+class NewerFormatError(StudyError):
+    """A file is whole, but a newer harness wrote it; it must not be treated as damaged."""
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:

@@ -8,6 +8,7 @@ escape codes are removed before it reaches a terminal.
 from __future__ import annotations
 
 import json
+import os
 import sys
 import time
 from collections.abc import Sequence
@@ -23,6 +24,7 @@ from rich.text import Text
 from harness.text import harmless
 
 PLAIN_EVERY_S = 30.0
+JSON_EVERY_S = 5.0
 
 
 @dataclass(frozen=True)
@@ -40,7 +42,7 @@ class Active:
     seconds_left: float | None
 
 
-EventKind = Literal["plan", "start", "end", "note", "problem", "report", "interrupt"]
+EventKind = Literal["progress", "plan", "start", "end", "note", "problem", "report", "interrupt"]
 
 
 @dataclass(frozen=True)
@@ -116,15 +118,37 @@ class Lines(Quiet):
 
 
 class JsonLines(Quiet):
-    """Every event as a JSON object on stdout."""
+    """Every event as a JSON object on stdout; how far the runs are, every few seconds.
+
+    A reader that goes away (`| head`) ends the output, never the training.
+    """
 
     def __init__(self, out: TextIO | None = None) -> None:
         super().__init__()
-        self._out = out or sys.stdout
+        self._out: TextIO | None = out or sys.stdout
+        self._last = time.monotonic()
 
     def emit(self, event: Event) -> None:
         """Write an event as one line of JSON."""
-        print(json.dumps(asdict(event), allow_nan=False), file=self._out, flush=True)
+        if self._out is None:
+            return
+        try:
+            print(json.dumps(asdict(event), allow_nan=False), file=self._out, flush=True)
+        except BrokenPipeError:
+            self._out = None
+            # Or the interpreter would try to flush what is left when it ends, and complain.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+    def tick(
+        self, active: Sequence[Active], done: int, total: int, seconds_left: float | None
+    ) -> None:
+        """Write how far every run is, every few seconds."""
+        if time.monotonic() - self._last < JSON_EVERY_S or not active:
+            return
+        self._last = time.monotonic()
+        data = {"done": done, "total": total, "seconds_left": seconds_left}
+        runs = [asdict(a) for a in active]
+        self.emit(Event("progress", f"{done}/{total} runs done", {**data, "active": runs}))
 
 
 class LiveTable(Quiet):

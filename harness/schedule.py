@@ -18,26 +18,20 @@ from pathlib import Path
 import psutil
 from pydantic import ValidationError
 
+from harness.files import disk_errors
 from harness.launch import Handle, Launch, Launcher
 from harness.launch.ending import Ending
 from harness.launch.watch import Limits, Watched
 from harness.measure.sampler import Sampler
-from harness.measure.sealing import seal_samples
 from harness.progress import Active, Display, Event, EventKind
-from harness.record import Attempt, Exit, Record, Status, StepRow
+from harness.record import Attempt, Record, Status, StepRow
+from harness.recovery import attempt_number, note_process, seal, utc_text
+from harness.slots import Slot
 from harness.spec import RunSpec
 from harness.store import Store
 
 POLL_S = 0.1
 TICK_S = 0.5
-
-
-@dataclass(frozen=True)
-class Slot:
-    """A place for one run."""
-
-    core: int | None
-    gpu: str | None
 
 
 @dataclass(frozen=True)
@@ -77,7 +71,7 @@ class Schedule:
     conditions: Conditions
     slots: Sequence[Slot]
     on_sealed: Callable[[RunSpec, Record | None], None]
-    is_stopping: Callable[[], bool]
+    urgency: Callable[[], int]  # 0 go on; 1 end the runs; 2 or more: at once
     total: int
     done: int = 0
     _durations: dict[tuple[str, str], list[float]] = field(default_factory=dict)
@@ -88,10 +82,11 @@ class Schedule:
         next_tick = 0.0
         try:
             while queue or running:
-                if self.is_stopping():
+                urgency = self.urgency()
+                if urgency:
                     queue.clear()
                     for run in running:
-                        run.watched.cancel()
+                        run.watched.cancel() if urgency == 1 else run.watched.kill()
                 while queue and free and self.launcher.is_ready:
                     running.append(self._start(queue.popleft(), free.pop(0)))
                 for run in list(running):
@@ -117,11 +112,12 @@ class Schedule:
         launch = launch.model_copy(update={"core": slot.core, "gpu": slot.gpu})
         store.write_attempt(attempt, launch, "launch.json")
         started = datetime.now(UTC)
-        handle = self.launcher.start(attempt, launch)
         sampler = None
-        if handle.pid is not None:
-            _note_process(store, attempt, handle.pid)
-            sampler = Sampler.start(handle.pid, attempt, launch.sampler_hz, slot.gpu)
+        with disk_errors(attempt):
+            handle = self.launcher.start(attempt, launch)
+            if handle.pid is not None:
+                note_process(store, attempt, handle.pid)
+                sampler = Sampler.start(handle.pid, attempt, launch.sampler_hz, slot.gpu)
         watched = Watched(handle, attempt, self.conditions.limits)
         number = attempt_number(attempt)
         again = f" (attempt {number})" if number > 1 else ""
@@ -226,90 +222,6 @@ class StepTail:
             except ValidationError:
                 continue  # empty, or still being written
         return None
-
-
-def seal(store: Store, spec: RunSpec, version: str) -> Record | None:
-    """Write a run's record from its attempts, or nothing if the last was cancelled."""
-    folders = store.attempts(spec.run_id)
-    attempts = [a for f in folders if (a := store.read_attempt(f)) is not None]
-    if not attempts or attempts[-1].status is Status.CANCELLED:
-        return None
-    last, folder = attempts[-1], folders[-1]
-    seal_samples(folder)
-    record = Record(
-        run_id=spec.run_id,
-        harness_version=version,
-        status=last.status,
-        reason=last.reason,
-        attempt=last.number,
-        attempts=tuple(attempts),
-        result=store.read_result(folder),
-        sampler=store.read_sampler(folder),
-    )
-    store.seal(record)
-    return store.read_record(spec.run_id)
-
-
-def recover(store: Store, spec: RunSpec, version: str) -> Record | None:
-    """Bring a run's folder in order after a supervisor that was killed, and return its record.
-
-    An attempt that nobody saw end is ended now: with the worker's own last word if it left one, else
-    as cancelled. A worker that is somehow still alive is killed first.
-    """
-    for folder in store.attempts(spec.run_id):
-        if store.read_attempt(folder) is None:
-            _kill_left_over(store, folder)
-            store.write_attempt(folder, _adopted(store, folder), "attempt.json")
-    return seal(store, spec, version)
-
-
-def attempt_number(folder: Path) -> int:
-    """The number of an attempt's folder."""
-    return int(folder.name.removeprefix("attempt-"))
-
-
-def utc_text(moment: datetime) -> str:
-    """A moment as ISO 8601 with seconds."""
-    return moment.strftime("%Y-%m-%dT%H:%M:%SZ")
-
-
-def _adopted(store: Store, folder: Path) -> Attempt:
-    result = store.read_result(folder)
-    written = [p.stat().st_mtime for p in folder.iterdir()]
-    begin = (folder / "launch.json").stat().st_mtime if (folder / "launch.json").exists() else None
-    end = max(written, default=folder.stat().st_mtime)
-    begin = end if begin is None else begin
-    return Attempt(
-        number=attempt_number(folder),
-        status=result.status if result else Status.CANCELLED,
-        reason=result.reason if result else "the harness was ended before this attempt was",
-        launcher="local",
-        started_utc=utc_text(datetime.fromtimestamp(begin, UTC)),
-        ended_utc=utc_text(datetime.fromtimestamp(end, UTC)),
-        wall_s=max(0.0, end - begin),
-        exit=Exit(ended_by="itself" if result else "outside"),
-    )
-
-
-def _note_process(store: Store, attempt: Path, pid: int) -> None:
-    try:
-        created = psutil.Process(pid).create_time()
-    except psutil.Error:
-        return  # it ended already
-    store.write_json(attempt / "process.json", {"format": 1, "pid": pid, "create_time": created})
-
-
-def _kill_left_over(store: Store, attempt: Path) -> None:
-    noted = store.read_plain(attempt, "process.json")
-    try:
-        process = psutil.Process(noted["pid"])
-        if process.create_time() != noted["create_time"]:
-            return  # another process has the number now
-        for each in (*process.children(recursive=True), process):
-            each.kill()
-        process.wait(10)
-    except (KeyError, psutil.Error):
-        return
 
 
 def _rss(pid: int | None) -> int | None:

@@ -11,9 +11,7 @@ a run is done when it is valid. An attempt is never deleted or reused.
 
 from __future__ import annotations
 
-import hashlib
 import json
-import os
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -23,23 +21,12 @@ from typing import Any, TypeVar
 from filelock import FileLock, Timeout
 from pydantic import ValidationError
 
-from harness.errors import ConfigError, MachineError, StudyError
-from harness.record import FORMAT, Attempt, PhaseRow, Record, Result, SamplerSummary, StepRow, Study
+from harness.errors import ConfigError, NewerFormatError, StudyError
+from harness.files import disk_errors, hash_files, short, write_atomically
+from harness.record import FORMAT, Attempt, PhaseRow, Record, SamplerSummary, Status, StepRow, Study
 from harness.spec import Frozen, RunSpec, content_hash
 
 M = TypeVar("M", bound=Frozen)
-_RAW = frozenset(
-    {
-        "launch.json",
-        "steps.jsonl",
-        "phases.jsonl",
-        "memory.parquet",
-        "result.json",
-        "sampler.json",
-        "resolved_config.json",
-        "environment.json",
-    }
-)
 _ATTEMPT = re.compile(r"^attempt-([1-9]\d*)$")
 
 
@@ -62,11 +49,16 @@ class Store:
                 f"output folder {str(self.root)!r} is a file; expected a folder: name another with "
                 "--output-dir"
             )
-        with _disk_errors(self.root):
+        with disk_errors(self.root):
             (self.root / "runs").mkdir(parents=True, exist_ok=True)
             probe = self.root / ".writable"
             probe.touch()
             probe.unlink()
+
+    def sweep(self) -> None:
+        """Remove temporary files that a killed process left half-written."""
+        for path in self.root.rglob(".*.tmp"):
+            path.unlink(missing_ok=True)
 
     @contextmanager
     def lock(self) -> Iterator[None]:
@@ -74,7 +66,7 @@ class Store:
 
         Raises: StudyError if another process holds it.
         """
-        with _disk_errors(self.root):
+        with disk_errors(self.root):
             lock = FileLock(self.root / ".lock")
             try:
                 lock.acquire(timeout=0)
@@ -117,14 +109,19 @@ class Store:
         """Write a run's spec.json if it is not there."""
         path = self.run_dir(spec.run_id) / "spec.json"
         if not path.is_file():
-            with _disk_errors(path):
+            with disk_errors(path):
                 path.parent.mkdir(parents=True, exist_ok=True)
             self._write_model(path, spec)
 
     def read_spec(self, run_id: str) -> RunSpec | None:
         """Read a run's spec, or None before its first attempt."""
         path = self.run_dir(run_id) / "spec.json"
-        return _read_model(path, RunSpec) if path.is_file() else None
+        if not path.is_file():
+            return None
+        spec = _read_model(path, RunSpec)
+        if spec.run_id != run_id:
+            raise StudyError(f"{short(path)}: is not the spec of this run; it was changed")
+        return spec
 
     def attempts(self, run_id: str) -> list[Path]:
         """The folders of a run's attempts, oldest first."""
@@ -138,7 +135,7 @@ class Store:
         """Make the folder of a run's next attempt."""
         number = len(self.attempts(run_id)) + 1
         path = self.run_dir(run_id) / f"attempt-{number}"
-        with _disk_errors(path):
+        with disk_errors(path):
             path.mkdir(parents=True)
         return path
 
@@ -154,11 +151,6 @@ class Store:
         """Read how an attempt ended, or None if no supervisor saw it end."""
         path = attempt / "attempt.json"
         return _read_model(path, Attempt) if path.is_file() else None
-
-    def read_result(self, attempt: Path) -> Result | None:
-        """Read the worker's last word, or None if it never spoke."""
-        path = attempt / "result.json"
-        return _read_model(path, Result) if path.is_file() else None
 
     def read_sampler(self, attempt: Path) -> SamplerSummary | None:
         """Read the sampler's summary, or None if it left none that can be read."""
@@ -187,7 +179,7 @@ class Store:
     def seal(self, record: Record) -> None:
         """Write a run's record, with the hashes of its raw files: from now on the run is done."""
         folder = self.run_dir(record.run_id)
-        files = _hashes(folder / f"attempt-{record.attempt}")
+        files = hash_files(folder / f"attempt-{record.attempt}")
         sealed = record.model_copy(update={"files": files, "sha256": None})
         sealed = sealed.model_copy(update={"sha256": content_hash(sealed)})
         self._write_model(folder / "record.json", sealed)
@@ -203,12 +195,12 @@ class Store:
         record = _read_model(path, Record)
         if record.run_id != run_id:
             raise StudyError(
-                f"{_short(path)}: names run {record.run_id!r}, expected {run_id!r}; it was moved or "
+                f"{short(path)}: names run {record.run_id!r}, expected {run_id!r}; it was moved or "
                 "changed"
             )
         if content_hash(record.model_copy(update={"sha256": None})) != record.sha256:
             raise StudyError(
-                f"{_short(path)}: its content does not match its checksum; it was changed after it "
+                f"{short(path)}: its content does not match its checksum; it was changed after it "
                 "was written"
             )
         return record
@@ -220,8 +212,10 @@ class Store:
         """
         record = self.read_record(run_id)
         if record is None:
-            return []
-        now = _hashes(self.run_dir(run_id) / f"attempt-{record.attempt}")
+            ended = [a for a in map(self.read_attempt, self.attempts(run_id)) if a is not None]
+            is_lost = any(a.status is not Status.CANCELLED for a in ended)
+            return [f"{run_id}: record.json is missing although the run ended"] if is_lost else []
+        now = hash_files(self.run_dir(run_id) / f"attempt-{record.attempt}")
         return [
             f"{run_id}/attempt-{record.attempt}/{name}: "
             + ("is missing" if name not in now else "was changed after it was sealed")
@@ -229,93 +223,67 @@ class Store:
             if now.get(name) != sha256
         ]
 
-    def set_aside(self, run_id: str) -> str:
-        """Rename a record that can't be read, and return its new name."""
-        path = self.run_dir(run_id) / "record.json"
+    def set_aside(self, path: Path) -> str:
+        """Rename a file that can't be read, and return its new name."""
         number = 1
-        while (aside := path.with_name(f"record.json.corrupt-{number}")).exists():
+        while (aside := path.with_name(f"{path.name}.corrupt-{number}")).exists():
             number += 1
-        with _disk_errors(path):
+        with disk_errors(path):
             path.rename(aside)
         return aside.name
 
-    def write_report(self, files: Mapping[str, bytes]) -> Path:
-        """Write the files of a report, by relative name, and return its folder."""
-        folder = self.root / "report"
+    def has_runs(self) -> bool:
+        """Whether any run has left something here."""
+        folder = self.root / "runs"
+        return folder.is_dir() and any(folder.iterdir())
+
+    @property
+    def report_dir(self) -> Path:
+        """The folder of the report."""
+        return self.root / "report"
+
+    def write_report(self, files: Mapping[str, bytes]) -> None:
+        """Write the files of a report, by relative name."""
+        folder = self.report_dir
         for name, content in files.items():
-            with _disk_errors(folder):
+            with disk_errors(folder):
                 (folder / name).parent.mkdir(parents=True, exist_ok=True)
             self._write_bytes(folder / name, content)
-        return folder
 
     def _write_model(self, path: Path, model: Frozen) -> None:
         self._write_bytes(path, model.model_dump_json(indent=1).encode() + b"\n")
 
     def _write_bytes(self, path: Path, content: bytes) -> None:
-        with _disk_errors(path):
+        with disk_errors(path):
             write_atomically(path, content)
-
-
-def write_atomically(path: Path, content: bytes) -> None:
-    """Write a file that is whole or absent: temporary name, fsync, rename, fsync of the folder."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with temporary.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
-
-
-@contextmanager
-def _disk_errors(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise MachineError(
-            f"can't write {_short(path)}: {error.strerror or error}; make room or name another "
-            "folder with --output-dir, then run the same command again: what is finished is kept"
-        ) from error
-
-
-def _hashes(attempt: Path) -> dict[str, str]:
-    return {
-        path.name: hashlib.sha256(path.read_bytes()).hexdigest()
-        for path in sorted(attempt.iterdir())
-        if path.name in _RAW
-    }
-
-
-def _short(path: Path) -> str:
-    """A path's last parts: enough to find it in a study, and no more of the machine than that."""
-    return "/".join(path.parts[-3:])
 
 
 def _read_model(path: Path, kind: type[M]) -> M:
     try:
         text = path.read_text(encoding="utf-8")
-        model = kind.model_validate_json(text)
+        _refuse_newer(path, text)
+        return kind.model_validate_json(text)
     except ValidationError as error:
         first = error.errors()[0]
         at = ".".join(map(str, first["loc"])) or "the file"
         raise StudyError(
-            f"{_short(path)}: can't be read as format {FORMAT} ({at}: {first['msg']}); expected a "
+            f"{short(path)}: can't be read as format {FORMAT} ({at}: {first['msg']}); expected a "
             "file that harness wrote: set it aside or restore it"
         ) from None
     except (OSError, UnicodeDecodeError) as error:
-        raise StudyError(f"{_short(path)}: can't be read: {error}") from None
-    if getattr(model, "format", FORMAT) > FORMAT:
-        raise StudyError(
-            f"{_short(path)}: has format {model.format}, this harness reads up to {FORMAT}; upgrade it"  # type: ignore[attr-defined]
+        raise StudyError(f"{short(path)}: can't be read: {error}") from None
+
+
+def _refuse_newer(path: Path, text: str) -> None:
+    try:
+        data = json.loads(text)
+    except ValueError:
+        return  # validation says it better
+    number = data.get("format") if isinstance(data, dict) else None
+    if isinstance(number, int) and number > FORMAT:
+        raise NewerFormatError(
+            f"{short(path)}: has format {number}, this harness reads up to {FORMAT}; upgrade it"
         )
-    return model
 
 
 def _read_lines(path: Path, kind: type[M]) -> Iterator[M]:
@@ -329,5 +297,5 @@ def _read_lines(path: Path, kind: type[M]) -> Iterator[M]:
             if number == len(lines) - 1:  # the worker was ended in the middle of this line
                 return
             raise StudyError(
-                f"{_short(path)}: line {number + 1} can't be read; expected a {kind.__name__}"
+                f"{short(path)}: line {number + 1} can't be read; expected a {kind.__name__}"
             ) from None

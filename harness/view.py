@@ -6,15 +6,17 @@ A record that can't be read is named in `problems`; the rest of the study is sti
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
 from harness.claims import Finding, judge
 from harness.errors import StudyError
-from harness.matrix import parse_matrix
+from harness.matrix import margins_hash, matrix_hash, parse_matrix
 from harness.measure.sealing import read_samples
-from harness.record import PhaseRow, PlannedRun, Record, StepRow, Study
+from harness.parity import Resolved, undeclared_in_study
+from harness.record import MEMORY_COLUMNS, PhaseRow, PlannedRun, Record, StepRow, Study
 from harness.spec import Matrix, RunSpec
 from harness.store import Store
 from harness.summary import RunSummary, summarise
@@ -44,6 +46,9 @@ class StudyView:
     matrix: Matrix
     runs: tuple[RunView, ...]
     problems: tuple[str, ...] = ()
+    post_hoc: bool = False  # the margins are not the ones that were hashed before the first run
+    undeclared: tuple[str, ...] = ()  # differences between arms that the matrix did not declare
+    undeclared_pairs: frozenset[str] = frozenset()  # the pairs they are in
 
     @property
     def findings(self) -> list[Finding]:
@@ -57,6 +62,7 @@ class StudyView:
                 )
                 for r in self.runs
             },
+            self.undeclared_pairs,
         )
 
 
@@ -68,8 +74,23 @@ def load_view(store: Store) -> StudyView:
     study = store.read_study()
     matrix = parse_matrix(study.matrix_text, f"{study.matrix_name}.yaml")
     problems: list[str] = []
+    if matrix_hash(matrix, study.overrides) != study.matrix_hash:
+        problems.append(
+            "study.json: its matrix is not the one that was hashed before the first run"
+        )
     runs = tuple(_load_run(store, matrix, planned, problems) for planned in study.planned)
-    return StudyView(store.root.resolve().name, study, matrix, runs, tuple(problems))
+    resolved = [Resolved(r.planned.pair, r.planned.arm, r.resolved_config) for r in runs]
+    undeclared = undeclared_in_study(matrix, resolved)
+    return StudyView(
+        name=store.root.resolve().name,
+        study=study,
+        matrix=matrix,
+        runs=runs,
+        problems=tuple(problems),
+        post_hoc=margins_hash(matrix) != study.margins_hash,
+        undeclared=tuple(problem for found in undeclared.values() for problem in found),
+        undeclared_pairs=frozenset(undeclared),
+    )
 
 
 def _load_run(store: Store, matrix: Matrix, planned: PlannedRun, problems: list[str]) -> RunView:
@@ -81,7 +102,8 @@ def _load_run(store: Store, matrix: Matrix, planned: PlannedRun, problems: list[
             return RunView(planned, spec, record, None)
         attempt = store.run_dir(planned.run_id) / f"attempt-{record.attempt}"
         steps, phases = store.read_steps(attempt), store.read_phases(attempt)
-        memory = read_samples(attempt)
+        memory = _read_memory(attempt, problems)
+        problems += store.verify(planned.run_id)
     except StudyError as error:
         problems.append(str(error))
         return empty
@@ -96,3 +118,11 @@ def _load_run(store: Store, matrix: Matrix, planned: PlannedRun, problems: list[
         environment=store.read_plain(attempt, "environment.json"),
         resolved_config=store.read_plain(attempt, "resolved_config.json"),
     )
+
+
+def _read_memory(attempt: Path, problems: list[str]) -> pd.DataFrame:
+    try:
+        return read_samples(attempt)
+    except (OSError, ValueError):  # pyarrow's errors are ValueErrors
+        problems.append(f"{attempt.parent.name}/{attempt.name}: its memory samples can't be read")
+        return pd.DataFrame(columns=list(MEMORY_COLUMNS))

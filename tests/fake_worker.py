@@ -76,6 +76,8 @@ def run_attempt(attempt: Path, is_warm: bool = False) -> int:
     confine(launch, os.getppid())
     modes = json.loads(os.environ.get("FAKE_MODES", "{}"))  # cell → mode, for specs of a matrix
     mode = str(modes.get(spec.cell, spec.trainer.get("fake", "ok")))
+    if mode == "crash-first":
+        mode = "crash" if attempt.name == "attempt-1" else "ok"
     if mode == "ignore-sigterm":
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
     if launch.waits_for_sampler:

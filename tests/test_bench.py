@@ -12,28 +12,38 @@ from pathlib import Path
 
 import pytest
 
-from harness.bench import Outcome, Request, bench
-from harness.errors import ConfigError, StudyError
+from harness.bench import Outcome, bench
+from harness.errors import ConfigError, MachineError, StudyError
 from harness.launch.local import LocalLauncher
+from harness.plan import Request
 from harness.progress import Event, Quiet
-from harness.record import Status
+from harness.record import Record, Status
+from harness.slots import Slot, hold
 from harness.store import Store
 from harness.view import load_view
 from tests.conftest import MATRIX
 from tests.fake_worker import COMMAND
 
 SUPERVISOR = """
-import sys
+import os, sys
 from pathlib import Path
-from harness.bench import Request, bench
+from harness.bench import bench
 from harness.launch.local import LocalLauncher
+from harness.plan import Request
 from harness.progress import Lines
-from tests.fake_worker import COMMAND
+from tests.fake_worker import COMMAND, ENTRY
 folder = Path(sys.argv[1])
 request = Request(
-    matrix=str(folder / "tiny.yaml"), output_dir=folder / "study", grace_s=2, renders_report=False
+    matrix=str(folder / "tiny.yaml"),
+    output_dir=folder / "study",
+    grace_s=float(os.environ.get("GRACE_S", "2")),
+    renders_report=False,
 )
-sys.exit(bench(request, LocalLauncher(is_cold=True, command=COMMAND), Lines()).exit_code)
+if "FAKE_WARM" in os.environ:
+    launcher = LocalLauncher(is_cold=False, entry=ENTRY, preload=("harness.record",))
+else:
+    launcher = LocalLauncher(is_cold=True, command=COMMAND)
+sys.exit(bench(request, launcher, Lines()).exit_code)
 """
 
 
@@ -86,6 +96,7 @@ def test_a_study_runs_to_the_end_and_the_same_command_does_nothing_more(folder):
         ("crash", "crashed", True),
         ("exit3", "crashed", True),
         ("no-result", "crashed", True),
+        ("torn-result", "crashed", True),
         ("nan", "nan", False),
         ("diverged", "diverged", False),
         ("oom-gpu", "oom-gpu", False),
@@ -184,8 +195,15 @@ def test_arms_that_differ_undeclared_stop_the_study(folder, monkeypatch):
     other = Request(
         matrix=str(folder / "tiny.yaml"), output_dir=folder / "two", filters=("sft-micro",)
     )
-    with pytest.raises(ConfigError, match="differ in fake_default"):
-        bench(other, LocalLauncher(is_cold=True, command=COMMAND), Listener())
+    for _ in range(2):  # the second command trains nothing and must say the same
+        with pytest.raises(ConfigError, match="differ in fake_default"):
+            bench(other, LocalLauncher(is_cold=True, command=COMMAND), Listener())
+    view = load_view(Store(folder / "two"))
+    assert view.undeclared_pairs == {"sft-micro"}
+    assert {f.word for f in view.findings if f.pair == "sft-micro"} <= {
+        "inconclusive",
+        "not tested",
+    }
 
 
 def supervisor(folder: Path, **environment: str) -> subprocess.Popen[bytes]:
@@ -228,3 +246,97 @@ def test_a_killed_worker_is_a_crash_and_is_tried_again(folder):
     os.kill(noted["pid"], signal.SIGKILL)
     assert process.wait(60) == 3
     assert run(folder).exit_code == 0
+
+
+def test_a_fork_server_that_cannot_import_stops_the_study_with_its_words(folder):
+    request = Request(
+        matrix=str(folder / "tiny.yaml"), output_dir=folder / "study", renders_report=False
+    )
+    launcher = LocalLauncher(is_cold=False, preload=("no_such_library",))
+    with pytest.raises(MachineError, match="no_such_library"):
+        bench(request, launcher, Listener())
+
+
+def test_a_retry_that_finished_unseen_is_adopted_and_not_run_again(folder, monkeypatch):
+    """The supervisor died after a second attempt had finished and before it was sealed."""
+    cell = "sft-micro.full.s0"
+    monkeypatch.setenv("FAKE_MODES", json.dumps({cell: "crash"}))
+    outcome = run(folder, filters=(cell,))
+    run_id = next(iter(outcome.statuses))
+    monkeypatch.setenv("FAKE_MODES", "{}")
+    run(folder, filters=(cell,))
+    first, second = outcome.store.attempts(run_id)
+    record = outcome.store.run_dir(run_id) / "record.json"
+    (second / "attempt.json").unlink()
+    crashed = json.loads(record.read_text())
+    crashed |= {"status": "crashed", "attempt": 1, "attempts": crashed["attempts"][:1]}
+    outcome.store.seal(Record.model_validate_json(json.dumps(crashed)))
+    again = run(folder, filters=(cell,))
+    assert again.exit_code == 0
+    assert outcome.store.attempts(run_id) == [first, second]
+    sealed = outcome.store.read_record(run_id)
+    assert [a.number for a in sealed.attempts] == [1, 2]
+
+
+def test_an_unreadable_end_of_an_attempt_is_set_aside_and_told_again(folder):
+    outcome = run(folder, filters=("sft-micro.full.s0",))
+    run_id = next(iter(outcome.statuses))
+    attempt = outcome.store.attempts(run_id)[0]
+    (attempt / "attempt.json").write_text("torn")
+    (outcome.store.run_dir(run_id) / "record.json").unlink()
+    assert run(folder, filters=("sft-micro.full.s0",)).exit_code == 0
+    assert len(outcome.store.attempts(run_id)) == 1
+    assert (attempt / "attempt.json.corrupt-1").is_file()
+
+
+def test_damaged_samples_are_named_and_the_rest_is_shown(folder):
+    outcome = run(folder, filters=("sft-micro.full.s0",))
+    attempt = outcome.store.attempts(next(iter(outcome.statuses)))[0]
+    (attempt / "memory.parquet").write_bytes(b"PAR1 no more")
+    view = load_view(outcome.store)
+    assert any("memory samples can't be read" in p for p in view.problems)
+    assert view.runs[0].summary.final_value is not None
+
+
+def test_margins_changed_after_the_first_run_are_post_hoc(folder):
+    outcome = run(folder, filters=("sft-micro.full.s0",))
+    assert not load_view(outcome.store).post_hoc
+    path = folder / "study/study.json"
+    path.write_text(path.read_text().replace("margin: 0.02", "margin: 0.9"))
+    assert load_view(outcome.store).post_hoc
+    path.unlink()
+    with pytest.raises(ConfigError, match="holds runs but no study"):
+        run(folder)
+
+
+def test_a_record_of_a_newer_harness_is_left_alone(folder):
+    outcome = run(folder, filters=("sft-micro.full.s0",))
+    record = outcome.store.run_dir(next(iter(outcome.statuses))) / "record.json"
+    text = json.dumps({**json.loads(record.read_text()), "format": 99, "new_key": 1})
+    record.write_text(text)
+    with pytest.raises(StudyError, match="upgrade"):
+        run(folder)
+    assert record.read_text() == text
+
+
+def test_a_second_interrupt_ends_the_runs_at_once(folder):
+    modes = dict.fromkeys(("sft-micro.full.s0", "sft-micro.lora.s0"), "ignore-sigterm")
+    process = supervisor(folder, FAKE_MODES=json.dumps(modes), GRACE_S="60")
+    wait_until(lambda: len(list(folder.glob("study/runs/*/attempt-1/steps.jsonl"))) >= 2)
+    time.sleep(0.3)
+    process.send_signal(signal.SIGINT)
+    time.sleep(0.5)
+    process.send_signal(signal.SIGINT)
+    assert process.wait(15) == 130
+
+
+def test_two_studies_on_one_core_are_told_so():
+    with hold([Slot(0, None), Slot(1, None)], 1) as (first, shared):
+        assert shared == ()
+        code = (
+            "from harness.slots import Slot, hold\n"
+            "with hold([Slot(0, None), Slot(1, None)], 2) as (slots, shared): print(slots, shared)"
+        )
+        told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout
+        assert told.count("core=") == 2
+        assert f"'{first[0].name}'" in told

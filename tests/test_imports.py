@@ -13,15 +13,21 @@ HOUSE = Path(__file__).parent.parent / "harness"
 # From the ground up; a module may import only what stands before it.
 ORDER = (
     "errors",
+    "caches",
+    "files",
     "spec",
     "record",
     "arguments",
+    "matrix_file",
+    "matrix_checks",
     "matrix",
     "parity",
     "store",
     "measure",
     "stats",
     "summary",
+    "ratios",
+    "rule",
     "claims",
     "view",
     "text",
@@ -30,6 +36,7 @@ ORDER = (
     "palette",
     "findings",
     "report_tables",
+    "run_tables",
     "glossary",
     "provenance",
     "charts",
@@ -37,6 +44,9 @@ ORDER = (
     "report",
     "launch",
     "progress",
+    "recovery",
+    "slots",
+    "plan",
     "schedule",
     "bench",
     "doctor",
@@ -46,7 +56,7 @@ ORDER = (
     "cli",
 )
 # What worker/ may use of the house.
-WORKER_MAY = {"errors", "spec", "record", "launch", "measure", "store", "worker"}
+WORKER_MAY = {"errors", "caches", "files", "spec", "record", "launch", "measure", "store", "worker"}
 ML = ("torch", "transformers", "trl", "peft", "datasets", "accelerate")
 
 

@@ -8,9 +8,10 @@ from pathlib import Path
 import pytest
 
 from harness.errors import ConfigError, MachineError, StudyError
+from harness.files import write_atomically
 from harness.matrix import expand, parse_matrix
 from harness.record import Attempt, Exit, Record, Status, StepRow
-from harness.store import Store, write_atomically
+from harness.store import Store
 from tests.conftest import MATRIX
 
 SPEC = expand(parse_matrix(MATRIX, "m"))[0]
@@ -119,7 +120,7 @@ def test_a_record_of_a_newer_format_is_refused(store):
 def test_a_record_set_aside_keeps_its_bytes(store):
     path = sealed(store)
     path.write_text("torn")
-    assert store.set_aside(SPEC.run_id) == "record.json.corrupt-1"
+    assert store.set_aside(path) == "record.json.corrupt-1"
     assert store.read_record(SPEC.run_id) is None
     assert path.with_name("record.json.corrupt-1").read_text() == "torn"
 
@@ -167,7 +168,7 @@ def test_a_full_disk_leaves_the_old_file_whole(tmp_path):
     target.write_bytes(b"old")
     code = (
         "import resource, signal, sys; from pathlib import Path;"
-        "from harness.store import write_atomically;"
+        "from harness.files import write_atomically;"
         "signal.signal(signal.SIGXFSZ, signal.SIG_IGN);"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))\n"
         "try:\n"

@@ -17,9 +17,12 @@ class ProcessGroup:
 
     def __init__(self, leader_pid: int) -> None:
         self._leader_pid = leader_pid
+        self._is_ended = False  # from then on the number may belong to somebody else
 
     def signal(self, number: int) -> None:
         """Send a signal to every member; a group that is gone ignores it."""
+        if self._is_ended:
+            return
         try:
             os.killpg(self._leader_pid, number)
         except (ProcessLookupError, PermissionError):
@@ -31,6 +34,9 @@ class ProcessGroup:
 
         Call it once the leader is reaped: it also reaps members, which would take its exit code.
         """
+        if self._is_ended:
+            return
+        self._is_ended = True
         deadline = time.monotonic() + END_S
         while time.monotonic() < deadline:
             try:

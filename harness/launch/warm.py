@@ -65,6 +65,7 @@ class ForkServer:
                 pass_fds=[theirs.fileno()],
                 start_new_session=True,
             )
+        self._late_at = time.monotonic() + READY_S
         self._socket = ours
         self._received = b""
         self._state: dict[str, Any] | None = None
@@ -75,9 +76,9 @@ class ForkServer:
 
     @property
     def is_ready(self) -> bool:
-        """Whether the imports are done."""
+        """Whether start() would answer at once: with a worker, or with why there can be none."""
         self._listen()
-        return self._state is not None
+        return self._state is not None or self._is_gone or time.monotonic() > self._late_at
 
     def start(self, attempt: Path, variables: Mapping[str, str], threads: int) -> WarmHandle:
         """Fork a worker. Raises: MachineError."""
@@ -131,12 +132,11 @@ class ForkServer:
         self._process = None
 
     def _wait_until_ready(self) -> None:
-        deadline = time.monotonic() + READY_S
         while self._state is None:
             self._listen(0.5)
             if self._is_gone:
                 raise MachineError(f"the fork server ended while importing{self._last_words()}")
-            if time.monotonic() > deadline:
+            if time.monotonic() > self._late_at:
                 raise MachineError(
                     f"the fork server was not ready after {READY_S:.0f} s; try --cold"
                 )

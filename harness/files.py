@@ -1,0 +1,72 @@
+"""Files that are whole or absent, and what a full disk says.
+
+Used by every process that writes into a study: supervisor, worker and, with its own copy, sampler.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from harness.errors import MachineError
+
+# An attempt's raw files, hashed when it is sealed.
+RAW_FILES = frozenset(
+    {
+        "launch.json",
+        "steps.jsonl",
+        "phases.jsonl",
+        "memory.parquet",
+        "result.json",
+        "sampler.json",
+        "resolved_config.json",
+        "environment.json",
+    }
+)
+
+
+def write_atomically(path: Path, content: bytes) -> None:
+    """Write a file that is whole or absent: temporary name, fsync, rename, fsync of the folder."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with temporary.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
+
+
+@contextmanager
+def disk_errors(path: Path) -> Iterator[None]:
+    """Turn an OSError while writing `path` into a MachineError that says what to do."""
+    try:
+        yield
+    except OSError as error:
+        raise MachineError(
+            f"can't write {short(path)}: {error.strerror or error}; make room or name another "
+            "folder with --output-dir, then run the same command again: what is finished is kept"
+        ) from error
+
+
+def hash_files(attempt: Path) -> dict[str, str]:
+    """Hash an attempt's raw files: name → SHA-256 in hex."""
+    return {
+        path.name: hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in sorted(attempt.iterdir())
+        if path.name in RAW_FILES
+    }
+
+
+def short(path: Path) -> str:
+    """A path's last parts: enough to find it in a study, and no more of the machine than that."""
+    return "/".join(path.parts[-3:])

@@ -1,0 +1,113 @@
+"""What a command asks for, resolved: which runs, where they could execute, and the study they join."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from harness import __version__
+from harness.errors import ConfigError
+from harness.matrix import (
+    LoadedMatrix,
+    expand,
+    load_matrix,
+    margins_hash,
+    matrix_hash,
+    select,
+    with_overrides,
+)
+from harness.record import PlannedRun, Study
+from harness.recovery import utc_text
+from harness.slots import Device, Slot, count_jobs, find_slots
+from harness.spec import RunSpec
+from harness.store import Store
+
+
+@dataclass(frozen=True)
+class Request:
+    """What `harness bench` was asked for."""
+
+    matrix: str
+    output_dir: Path | None = None
+    overrides: dict[str, Any] = field(default_factory=dict)
+    filters: tuple[str, ...] = ()
+    seeds: tuple[int, ...] | None = None
+    jobs: int | None = None
+    device: Device = "auto"
+    retries_failed: bool = False
+    sampler_hz: float = 20.0
+    memory_limit_bytes: int | None = None
+    timeout_s: int | None = None
+    stall_s: int | None = None
+    grace_s: float = 10.0
+    renders_report: bool = True
+    command: str = "harness bench"
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A matrix resolved to the runs of this command."""
+
+    loaded: LoadedMatrix
+    specs: tuple[RunSpec, ...]
+    output_dir: Path
+    slots: tuple[Slot, ...]  # where it could run
+    jobs: int  # how many of them it takes
+
+
+def make_plan(request: Request) -> Plan:
+    """Resolve a request without touching a study.
+
+    Raises: ConfigError listing what is wrong with it; MachineError if the device is missing.
+    """
+    loaded = load_matrix(request.matrix)
+    with_overrides(loaded.matrix, request.overrides)
+    seeds = request.seeds
+    if seeds is not None and (not seeds or len(set(seeds)) != len(seeds)):
+        raise ConfigError(f"--seeds gives {list(seeds)}; expected one or more distinct seeds")
+    specs = select(expand(loaded.matrix, request.overrides, seeds), request.filters)
+    output_dir = request.output_dir or Path("results") / loaded.matrix.name
+    slots = find_slots(loaded.matrix, request.device)
+    return Plan(loaded, tuple(specs), output_dir, slots, count_jobs(slots, request.jobs))
+
+
+def study_of(store: Store, plan: Plan, request: Request) -> Study:
+    """Return the study as it is from now on: new, or the one that is there with more runs planned.
+
+    Raises: ConfigError if the folder holds a study of another matrix.
+    """
+    matrix = plan.loaded.matrix
+    planned = [PlannedRun(run_id=s.run_id, pair=s.pair, arm=s.arm, seed=s.seed) for s in plan.specs]
+    hashed = matrix_hash(matrix, request.overrides)
+    if store.exists():
+        study = store.read_study()
+        if study.matrix_hash != hashed:
+            what = (
+                f"was made by matrix {study.matrix_name!r}"
+                if study.matrix_name != matrix.name
+                else f"was made by another version of matrix {matrix.name!r}, or with other --set values"
+            )
+            raise ConfigError(
+                f"study folder {str(store.root)!r} {what}; name another folder with --output-dir"
+            )
+        have = {p.run_id for p in study.planned}
+        more = [p for p in planned if p.run_id not in have]
+        return study.model_copy(update={"planned": (*study.planned, *more)})
+    if store.has_runs():
+        raise ConfigError(
+            f"{str(store.root)!r} holds runs but no study.json, which fixes their margins; restore it, "
+            "or name another folder with --output-dir"
+        )
+    return Study(
+        matrix_name=matrix.name,
+        matrix_text=plan.loaded.text,
+        matrix_hash=hashed,
+        margins_hash=margins_hash(matrix),
+        overrides=request.overrides,
+        planned=tuple(planned),
+        created_utc=utc_text(datetime.now(UTC)),
+        harness_version=__version__,
+        command=request.command,
+    )

@@ -1,0 +1,103 @@
+"""Where runs execute: a pinned CPU core each, or a GPU each, and nobody else's.
+
+Two studies on one core or GPU would disturb each other's times and memory, so every place that is in
+use holds a machine-wide lock (the kernel's, released however its holder dies). Free places come first;
+a place that another study holds is used only where there is no other, and that is said.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import psutil
+from filelock import FileLock, Timeout
+
+from harness.errors import ConfigError, MachineError
+from harness.measure.gpus import list_gpus, visible_gpus
+from harness.spec import Matrix
+
+MEMORY_PER_WORKER = 4 * 2**30  # bytes; a worker of the CPU matrices stays below it
+Device = Literal["auto", "cpu", "gpu"]
+
+
+@dataclass(frozen=True)
+class Slot:
+    """A place for one run."""
+
+    core: int | None
+    gpu: str | None
+
+    @property
+    def name(self) -> str:
+        """How messages and the lock call it."""
+        return f"GPU {self.gpu}" if self.gpu else f"core {self.core}"
+
+
+def find_slots(matrix: Matrix, device: Device) -> tuple[Slot, ...]:
+    """List every place of this machine where a matrix could run.
+
+    Raises: MachineError if a GPU was asked for and there is none.
+    """
+    wanted = matrix.device if device == "auto" else device
+    if wanted != "cpu":
+        found = list_gpus()
+        gpus = visible_gpus(found.gpus, os.environ.get("CUDA_VISIBLE_DEVICES"))
+        if gpus:
+            return tuple(Slot(None, g.uuid) for g in gpus)
+        if wanted == "gpu":
+            raise MachineError(
+                f"matrix {matrix.name!r} needs a CUDA GPU and none can be used here "
+                f"({found.note or 'CUDA_VISIBLE_DEVICES hides them'}); run it on a machine with one, "
+                "or try `harness bench --matrix cpu`"
+            )
+    return tuple(Slot(core, None) for core in sorted(os.sched_getaffinity(0)))
+
+
+def count_jobs(slots: Sequence[Slot], jobs: int | None) -> int:
+    """Decide how many runs go side by side.
+
+    Raises: ConfigError if more were asked for than there are places.
+    """
+    if jobs is not None and jobs > len(slots):
+        what = "GPUs" if slots[0].gpu else "usable CPU cores"
+        raise ConfigError(
+            f"--jobs {jobs} asks for more workers than the {len(slots)} {what}; each worker has one "
+            "of its own, or they would disturb each other's measurement"
+        )
+    if jobs is not None or slots[0].gpu:
+        return jobs or len(slots)
+    fit = int(psutil.virtual_memory().available // MEMORY_PER_WORKER)
+    return max(1, min(len(slots), fit))
+
+
+@contextmanager
+def hold(slots: Sequence[Slot], count: int) -> Iterator[tuple[tuple[Slot, ...], tuple[str, ...]]]:
+    """Hold `count` places; yields them, and the names of those that another study holds too."""
+    locks = {slot: FileLock(_lock_file(slot)) for slot in slots}
+    free, taken = [], []
+    for slot, lock in locks.items():
+        try:
+            lock.acquire(timeout=0)
+            free.append(slot)
+        except (Timeout, OSError):  # an OSError: another user's lock file
+            taken.append(slot)
+    chosen = (free + taken)[:count]
+    for slot in free:
+        if slot not in chosen:
+            locks[slot].release()
+    try:
+        yield tuple(chosen), tuple(s.name for s in chosen if s in taken)
+    finally:
+        for slot in free:
+            locks[slot].release()
+
+
+def _lock_file(slot: Slot) -> Path:
+    name = "".join(c if c.isalnum() else "-" for c in slot.name)
+    return Path(tempfile.gettempdir()) / f"harness-{name}.lock"
