@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -11,13 +12,16 @@ from typing import Any, Literal
 
 import psutil
 
+from harness.caches import smollm2_is_cached
 from harness.errors import MachineError
 from harness.matrix import load_matrix
-from harness.measure.gpus import list_gpus, visible_gpus
+from harness.measure.gpus import GpuList, list_gpus, visible_gpus
 from harness.spec import Matrix
 
 GIB = 2**30
 NEEDED = ("torch", "trl", "transformers", "peft", "accelerate", "datasets", "math-verify")
+REASONING_GYM = ("gsm_symbolic", "chain_sum")  # datasets that the package generates
+STUDIES = Path("results")  # where `bench` writes unless told otherwise
 DISK_BYTES = 2 * GIB  # a study of the shipped CPU matrices stays far below it
 MEMORY_BYTES = 4 * GIB
 
@@ -46,14 +50,31 @@ def examine(matrix_name: str) -> list[Check]:
     Raises: ConfigError if the matrix is unknown or wrong.
     """
     matrix = load_matrix(matrix_name).matrix
-    return [_packages(), _cores(), _memory(), _disk(), _gpu(matrix), *_models(matrix)]
+    has_smollm2 = smollm2_is_cached()
+    memory = psutil.virtual_memory()
+    return [
+        check_packages(matrix, has_smollm2),
+        check_cores(),
+        check_memory(matrix, memory.available, memory.total),
+        check_disk(STUDIES),
+        check_gpu(matrix, list_gpus(), os.environ),
+        *check_models(matrix, has_smollm2, os.environ),
+    ]
 
 
-def _packages() -> Check:
+def check_packages(
+    matrix: Matrix, has_smollm2: bool, find_version: Callable[[str], str] = version
+) -> Check:
+    """Look for every package that the matrix needs; `gguf` only builds the cache of SmolLM2."""
+    wanted = list(NEEDED)
+    if any(pair.dataset.name in REASONING_GYM for pair in matrix.pairs.values()):
+        wanted.append("reasoning-gym")
+    if "smollm2" in _sources(matrix) and not has_smollm2:
+        wanted.append("gguf")
     found, missing = [], []
-    for name in NEEDED:
+    for name in wanted:
         try:
-            found.append(f"{name} {version(name)}")
+            found.append(f"{name} {find_version(name)}")
         except PackageNotFoundError:
             missing.append(name)
     if missing:
@@ -61,30 +82,36 @@ def _packages() -> Check:
     return Check("packages", "ok", ", ".join(found))
 
 
-def _cores() -> Check:
+def check_cores() -> Check:
+    """Count the cores that workers may use."""
     cores = len(os.sched_getaffinity(0))
     return Check("cpu", "ok", f"{cores} usable cores, one worker each unless --jobs says otherwise")
 
 
-def _memory() -> Check:
-    memory = psutil.virtual_memory()
-    text = f"{memory.available / GIB:.1f} of {memory.total / GIB:.1f} GiB free"
-    if memory.available < MEMORY_BYTES:
-        return Check("memory", "problem", f"{text}; a worker of the CPU matrices needs up to 4 GiB")
+def check_memory(matrix: Matrix, available_bytes: int, total_bytes: int) -> Check:
+    """Compare free memory with what a worker takes; an embedded model takes little."""
+    text = f"{available_bytes / GIB:.1f} of {total_bytes / GIB:.1f} GiB free"
+    if available_bytes < MEMORY_BYTES and matrix.scale != "embedded":
+        return Check(
+            "memory", "problem", f"{text}; a worker needs up to {MEMORY_BYTES / GIB:.0f} GiB"
+        )
     return Check("memory", "ok", text)
 
 
-def _disk() -> Check:
-    free = shutil.disk_usage(Path.cwd()).free
+def check_disk(folder: Path) -> Check:
+    """Look at the disk that a study's folder is on, or will be on once it is made."""
+    folder = folder.absolute()
+    there = next(parent for parent in (folder, *folder.parents) if parent.exists())
+    free = shutil.disk_usage(there).free
     text = f"{free / GIB:.1f} GiB free where studies are written"
     if free < DISK_BYTES:
         return Check("disk", "problem", f"{text}; expected at least {DISK_BYTES / GIB:.0f} GiB")
     return Check("disk", "ok", text)
 
 
-def _gpu(matrix: Matrix) -> Check:
-    found = list_gpus()
-    gpus = visible_gpus(found.gpus, os.environ.get("CUDA_VISIBLE_DEVICES"))
+def check_gpu(matrix: Matrix, found: GpuList, environ: Mapping[str, str]) -> Check:
+    """List the GPUs that CUDA would show; without one, say whether the matrix needs one."""
+    gpus = visible_gpus(found.gpus, environ.get("CUDA_VISIBLE_DEVICES"))
     if gpus:
         shown = ", ".join(
             f"{g.name} ({'?' if g.total_bytes is None else f'{g.total_bytes / GIB:.0f} GiB'}, {g.uuid})"
@@ -97,20 +124,27 @@ def _gpu(matrix: Matrix) -> Check:
     return Check("gpu", "note", f"none ({note}); matrix {matrix.name!r} runs on the CPU")
 
 
-def _models(matrix: Matrix) -> list[Check]:
-    """Say where each model comes from; SmolLM2 needs its cache or the Hub."""
+def check_models(matrix: Matrix, has_smollm2: bool, environ: Mapping[str, str]) -> list[Check]:
+    """Say where each model comes from."""
     checks = []
-    for source in sorted({pair.model.source for pair in matrix.pairs.values()}):
+    for source in _sources(matrix):
         if source.startswith("embedded:"):
             checks.append(Check("model", "ok", f"{source} ships with the harness"))
         elif source == "smollm2":
-            checks.append(
-                Check(
-                    "model",
-                    "note",
-                    "smollm2: from the cache that `make smollm2` fills, else the Hub",
-                )
-            )
+            checks.append(_smollm2(has_smollm2, environ))
         else:
             checks.append(Check("model", "note", f"{source}: from the Hub, or a local folder"))
     return checks
+
+
+def _smollm2(is_cached: bool, environ: Mapping[str, str]) -> Check:
+    if is_cached:
+        return Check("model", "ok", "smollm2 is in the cache")
+    missing = "smollm2 is not in the cache: run `make smollm2` once (about 93 MB)"
+    if environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "ON", "YES", "TRUE"):
+        return Check("model", "problem", f"{missing}; HF_HUB_OFFLINE keeps it from the Hub")
+    return Check("model", "note", f"{missing}, or each run looks for it on the Hub")
+
+
+def _sources(matrix: Matrix) -> list[str]:
+    return sorted({pair.model.source for pair in matrix.pairs.values()})

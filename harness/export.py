@@ -18,8 +18,8 @@ from typing import Any
 
 from harness import text
 from harness.claims import Finding
-from harness.findings import banners, headline, pair_label
-from harness.provenance import commands, shareable
+from harness.findings import banners, headline, pair_label, scale_of
+from harness.provenance import commands, environments, shareable
 from harness.report_tables import arm_parameters, arms_of, cell
 from harness.series import Curves
 from harness.traces import MemoryTrace
@@ -34,7 +34,7 @@ def data_json(view: StudyView, figures: Figures, generated_utc: str) -> bytes:
 
     Raises: ValueError if a number is not finite; a record can't hold one.
     """
-    environments = _distinct([r.environment for r in view.runs])
+    known = environments(view)
     data = {
         "format": FORMAT,
         "generated_utc": generated_utc,
@@ -42,11 +42,12 @@ def data_json(view: StudyView, figures: Figures, generated_utc: str) -> bytes:
             "name": view.name,
             "matrix": view.study.matrix_name,
             "title": view.matrix.title,
-            "scale": view.matrix.scale,
+            "scale": scale_of(view),
             "created_utc": view.study.created_utc,
             "harness_version": view.study.harness_version,
             "matrix_hash": view.study.matrix_hash,
             "margins_hash": view.study.margins_hash,
+            "is_post_hoc": view.post_hoc,
             "overrides": view.study.overrides,
             "commands": dict(commands(view)),
         },
@@ -55,14 +56,13 @@ def data_json(view: StudyView, figures: Figures, generated_utc: str) -> bytes:
         "findings": [_finding(view, f) for f in view.findings],
         "pairs": {name: p.model_dump(mode="json") for name, p in view.matrix.pairs.items()},
         "parameters": _parameters(view),
-        "environments": environments,
-        "runs": [
-            {**_run(r), "environment_index": environments.index(r.environment)} for r in view.runs
-        ],
+        "environments": known,
+        "runs": [{**_run(r), "environment_index": _place(r, known)} for r in view.runs],
         "figures": {
             pair: {"curves": asdict(curves), "memory": asdict(trace) if trace else None}
             for pair, (curves, trace) in figures.items()
         },
+        "undeclared_differences": list(view.undeclared),
         "problems": list(view.problems),
     }
     clean = shareable(data)
@@ -133,6 +133,10 @@ def _csv_row(run: RunView) -> dict[str, Any]:
         "samples_per_s": summary.samples_per_s if summary else None,
         "model_flops_per_step": summary.model_flops_per_step if summary else None,
         "wall_s": summary.wall_s if summary else None,
+        "gpu_energy_j": summary.energy_j if summary else None,
+        "gpu_power_w_mean": summary.power_w_mean if summary else None,
+        "gpu_utilization_percent_mean": summary.utilization_percent_mean if summary else None,
+        "gpu_temperature_c_max": summary.temperature_c_max if summary else None,
         "sampler_achieved_hz": sampler.achieved_hz if sampler else None,
         "sampler_longest_gap_s": sampler.longest_gap_s if sampler else None,
     }
@@ -143,12 +147,10 @@ def _csv_row(run: RunView) -> dict[str, Any]:
     return row
 
 
-def _distinct(values: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    found: list[dict[str, Any]] = []
-    for value in values:
-        if value not in found:
-            found.append(value)
-    return found
+def _place(run: RunView, known: list[dict[str, Any]]) -> int | None:
+    """Return where a run's environment stands in the list; None if none was recorded."""
+    environment = shareable(run.environment)
+    return known.index(environment) if environment else None
 
 
 def _unit(run: RunView) -> str:

@@ -9,7 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from harness import text
-from harness.claims import Finding, Interval, MemoryComparison, sentence
+from harness.claims import Finding, sentence
+from harness.ratios import Interval, MemoryComparison
 from harness.record import Status
 from harness.view import StudyView
 
@@ -19,6 +20,8 @@ SCALE_NOTES = {
     "of the page.",
     "full": "",
 }
+POST_HOC = "Margins were changed after the first run: post hoc."
+UNDECLARED_SHOWN = 3  # sentences in the banner; the tables of arguments have them all
 DRAWING_WIDTH = 132.0
 
 
@@ -83,7 +86,15 @@ def pair_label(view: StudyView, pair: str) -> str:
 
 def banners(view: StudyView) -> list[Banner]:
     """List what a reader must know before the numbers."""
-    rows = [("scale", SCALE_NOTES[view.matrix.scale]), ("incomplete", _shortfall(view))]
+    rows = [("scale", SCALE_NOTES[scale_of(view)])]
+    if view.post_hoc:
+        rows.append(("problem", POST_HOC))
+    if view.undeclared:
+        shown = " ".join(f"{line.rstrip('.')}." for line in view.undeclared[:UNDECLARED_SHOWN])
+        more = len(view.undeclared) - UNDECLARED_SHOWN
+        rest = f" And {text.plural(more, 'difference')} more." if more > 0 else ""
+        rows.append(("problem", text.clean(f"Arms differ in undeclared arguments: {shown}{rest}")))
+    rows.append(("incomplete", _shortfall(view)))
     if view.study.overrides:
         changed = ", ".join(f"{k}={v}" for k, v in sorted(view.study.overrides.items()))
         rows.append(("incomplete", text.clean(f"Arguments were overridden: {changed}.")))
@@ -91,6 +102,14 @@ def banners(view: StudyView) -> list[Banner]:
         found = text.plural(len(view.problems), "file problem")
         rows.append(("problem", f"{found}: what could not be read is listed under Problems."))
     return [Banner(kind, line) for kind, line in rows if line]
+
+
+def scale_of(view: StudyView) -> str:
+    """Return what the study may speak for: embedded models stay embedded, whatever a file claims."""
+    models = [pair.model for pair in view.matrix.pairs.values()]
+    if all(model.source.startswith("embedded:") for model in models):
+        return "embedded"
+    return view.matrix.scale
 
 
 def _shortfall(view: StudyView) -> str:

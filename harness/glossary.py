@@ -16,8 +16,8 @@ GLOSSARY: tuple[tuple[str, str], ...] = (
     ),
     (
         "Margin",
-        "how much worse still counts as a match. It stands in the matrix and was hashed before "
-        "the first run.",
+        "how much worse still counts as a match. It stands in the matrix and is hashed before "
+        "the first run; a margin changed later is called post hoc.",
     ),
     (
         "Supported",
@@ -26,16 +26,19 @@ GLOSSARY: tuple[tuple[str, str], ...] = (
     ),
     (
         "Refuted",
-        "the whole interval lies above the margin.",
+        "the whole interval lies above the margin and no run of the baseline was lost. Or the arm "
+        "can't be trained at these settings: each of its runs ran out of memory, diverged or became "
+        "NaN, while every run of the baseline, in at least 3 seeds, did not.",
     ),
     (
         "Inconclusive",
-        "anything else: the interval reaches over the margin, fewer than 3 seeds, a lost run, "
-        "or nothing was learned that could be matched.",
+        "anything else: the interval reaches over the margin, fewer than 3 seeds, a run without a "
+        "result, no spread between seeds, nothing was learned that could be matched, or arms that "
+        "differ in arguments which the matrix does not declare.",
     ),
     (
         "Not tested",
-        "no seed finished in both arms.",
+        "no seed finished in both arms. The sentence on top still counts the comparison.",
     ),
     (
         "Lens",
@@ -68,6 +71,12 @@ GLOSSARY: tuple[tuple[str, str], ...] = (
         "FLOPs per step",
         "matrix multiplications of forward and backward, from the weights and the tokens of a "
         "step; attention scores, recomputation and generation are left out.",
+    ),
+    (
+        "GPU energy, power, use",
+        "read through NVML in the training phases. Energy: last minus first reading of the GPU's "
+        "counter, evaluations between them included. Several GPUs: energy and power summed, use "
+        "averaged, the highest temperature.",
     ),
     (
         "NLL",

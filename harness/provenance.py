@@ -14,16 +14,28 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from harness import text
-from harness.report_tables import Table, arms_of, cell, runs_of
+from harness.report_tables import NOT_APPLICABLE, Table, arms_of, cell, make_table, runs_of
 from harness.view import StudyView
 
-# Of no use to another reader, and somebody's own.
+# Of no use to another reader, and somebody's own. Earlier records list a GPU's processes, by host id.
 PRIVATE = re.compile(
-    r"(^|[._])(host_?name|node|user(name)?|home|cwd|executable|argv)($|[._])", re.I
+    r"(^|[._])(host_?name|node|user(name)?|home|cwd|executable|argv)($|[._])|(^|\.)processes($|\.)",
+    re.I,
 )
 # Arguments that name files or differ between runs by design.
 UNTOLD = ("output_dir", "logging_dir", "run_name", "seed", "data_seed")
 LONG_LIST = 12
+_ABSENT = object()
+
+
+def environments(view: StudyView) -> list[dict[str, Any]]:
+    """List the study's distinct environments, as they may be published, in order of appearance."""
+    found: list[dict[str, Any]] = []
+    for run in view.runs:
+        environment = shareable(run.environment)
+        if environment and environment not in found:
+            found.append(environment)
+    return found
 
 
 def environment_table(view: StudyView) -> Table:
@@ -33,29 +45,58 @@ def environment_table(view: StudyView) -> Table:
         for key, value in flatten(run.environment):
             values.setdefault(key, Counter())[value] += 1
     rows = tuple((key, _distinct(counts)) for key, counts in values.items())
-    return Table("Environment and versions", ("What", "Value"), rows, is_long=True)
+    n = len(environments(view))
+    recorded = text.plural(sum(bool(run.environment) for run in view.runs), "run")
+    shared = f"one, shared by {recorded}" if n == 1 else f"{n} different ones in {recorded}"
+    caption = f"Environment and versions: {shared}" if n else "Environment and versions"
+    return Table(caption, ("What", "Value"), rows, is_long=True)
 
 
-def arguments_table(view: StudyView, pair: str) -> Table:
-    """List every resolved trainer argument of a pair, one column an arm, differences marked."""
-    arms = [a for p, a in arms_of(view) if p == pair]
+def arguments_tables(view: StudyView, pair: str) -> tuple[Table, ...]:
+    """Show what the arms of a pair resolved to: what differs, what is equal, and the adapters.
+
+    Each arm is read from its first run: its runs differ in the seed alone.
+    """
     resolved: dict[str, dict[str, Any]] = {}
-    for arm in arms:
+    for name, arm in arms_of(view):
         configs = [r.resolved_config for r in runs_of(view, pair, arm) if r.resolved_config]
-        resolved[arm] = configs[0] if configs else {}
-    present = [arm for arm in arms if resolved[arm]]
-    names = sorted({n for arm in present for n in resolved[arm]} - set(UNTOLD))
-    rows = []
+        if name == pair and configs:
+            resolved[arm] = configs[0]
+    settings = {arm: _settings(config) for arm, config in resolved.items()}
+    names = sorted({name for found in settings.values() for name in found} - set(UNTOLD))
+    declared = view.matrix.pairs[pair].declared_differences
+    differing, equal = [], []
     for name in names:
-        shown = tuple(_argument(resolved[arm].get(name)) for arm in present)
-        rows.append((name, *shown, "differs" if len(set(shown)) > 1 else ""))
-    rows.sort(key=lambda row: row[-1] == "")
-    return Table(
-        f"Resolved trainer arguments: {pair}",
-        ("Argument", *present, "Between arms"),
-        tuple(rows),
-        is_long=True,
-    )
+        values = [found.get(name, _ABSENT) for found in settings.values()]
+        if all(value == values[0] for value in values):
+            equal.append((name, _argument(values[0])))
+        else:
+            word = "declared" if name in declared else "not declared"
+            differing.append((name, *map(_argument, values), word))
+    title = f"Resolved trainer arguments: {pair}"
+    tables = [
+        make_table(
+            f"{title}, where arms differ", ("Argument", *settings, "In the matrix"), differing
+        ),
+        make_table(f"{title}, equal in all arms", ("Argument", "Value"), equal, is_long=True),
+    ]
+    adapters = {arm: dict(flatten(config.get("lora"))) for arm, config in resolved.items()}
+    return (*tables, *_adapters_table(pair, {a: found for a, found in adapters.items() if found}))
+
+
+def _settings(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Lay trainer arguments beside the rest of a resolved configuration, the adapter left out."""
+    rest = {k: v for k, v in config.items() if k not in ("format", "lora", "arguments")}
+    return {**rest, **config.get("arguments", {})}
+
+
+def _adapters_table(pair: str, adapters: Mapping[str, Mapping[str, str]]) -> list[Table]:
+    if not adapters:
+        return []
+    names = sorted({name for found in adapters.values() for name in found})
+    rows = [(n, *(found.get(n, NOT_APPLICABLE) for found in adapters.values())) for n in names]
+    columns = ("Setting", *adapters)
+    return [make_table(f"Resolved adapter settings: {pair}", columns, rows, is_long=True)]
 
 
 def commands(view: StudyView) -> list[tuple[str, str]]:
@@ -114,6 +155,5 @@ def _distinct(counts: Counter[str]) -> str:
 
 
 def _argument(value: Any) -> str:
-    if isinstance(value, float):
-        return f"{value:g}"
-    return text.clean(value, limit=120)
+    """Write a value in full, so that two values that differ never look the same."""
+    return NOT_APPLICABLE if value is _ABSENT else text.clean(value, limit=300)

@@ -24,19 +24,17 @@ from harness.export import data_json, runs_csv
 from harness.findings import DRAWING_WIDTH, banners, findings_rows, headline, pair_label
 from harness.glossary import GLOSSARY
 from harness.palette import DARK
-from harness.provenance import arguments_table, commands, environment_table
+from harness.provenance import arguments_tables, commands, environment_table
 from harness.report_tables import (
     Table,
     arms_of,
     arms_table,
     counted,
-    evaluations_table,
     figures_table,
     memory_table,
     pairs_table,
-    runs_table,
-    sampler_table,
 )
+from harness.run_tables import evaluations_table, runs_table, sampler_table
 from harness.series import Curves, learning_curves
 from harness.traces import MemoryTrace, memory_trace
 from harness.view import StudyView
@@ -91,13 +89,14 @@ def _values(view: StudyView, generated_utc: str) -> dict[str, Any]:
         "sentence": headline(view),
         "banners": banners(view),
         "findings": findings_rows(view),
+        "is_post_hoc": view.post_hoc,
         "compared": (pairs_table(view), arms_table(view)),
         "measured": (figures_table(view), memory_table(view)),
         "warmup_steps": view.matrix.warmup_steps_excluded,
         "runs": (runs_table(view), sampler_table(view), evaluations_table(view)),
         "provenance": (
             environment_table(view),
-            *(arguments_table(view, pair) for pair in view.matrix.pairs),
+            *(table for pair in view.matrix.pairs for table in arguments_tables(view, pair)),
         ),
         "notes": counted(note for result in results for note in result.notes),
         "unusable_rows": counted(row for result in results for row in result.unusable_rows),

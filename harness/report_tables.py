@@ -1,8 +1,8 @@
-"""The tables below the first screen, as text: what was compared, every figure, every run.
+"""The tables below the first screen, as text: what was compared, and every figure of an arm.
 
 The HTML page and the Markdown render the same tables. Figures of an arm are means over its runs
-that ended ok; every run stands in a table of its own with its status. What this leaves out: the
-first screen (`findings`), environment and commands (`provenance`).
+that ended ok. What this leaves out: the first screen (`findings`), the tables with a row per run
+(`run_tables`), environment and commands (`provenance`).
 """
 
 from __future__ import annotations
@@ -30,6 +30,31 @@ class Table:
     rows: tuple[tuple[str, ...], ...]
     numeric: frozenset[int] = frozenset()
     is_long: bool = False  # folded away at first
+
+
+@dataclass(frozen=True)
+class Column:
+    """A figure that a table shows only where some run has it."""
+
+    name: str
+    read: Callable[[RunSummary], float | None]
+    write: Callable[[float | None], str]
+
+
+GPU_COLUMNS = (
+    Column("GPU energy", lambda s: s.energy_j, lambda v: text.scaled(v, "J")),
+    Column("GPU power (mean)", lambda s: s.power_w_mean, lambda v: text.scaled(v, "W")),
+    Column(
+        "GPU use (mean)",
+        lambda s: s.utilization_percent_mean,
+        lambda v: text.percent(None if v is None else v / 100),
+    ),
+    Column(
+        "GPU temperature (highest)",
+        lambda s: s.temperature_c_max,
+        lambda v: text.MISSING if v is None else f"{v:.0f} \u00b0C",
+    ),
+)
 
 
 def cell(run: RunView) -> str:
@@ -78,9 +103,9 @@ def pairs_table(view: StudyView) -> Table:
         )
     columns = (
         "Pair", "Task", "Model", "Dataset", "Rows: train / validation / test", "Baseline",
-        "Margin, fixed before the first run",
+        "Margin, changed after the first run" if view.post_hoc else "Margin, fixed before the first run",
     )  # fmt: skip
-    return _table("Pairs", columns, rows)
+    return make_table("Pairs", columns, rows)
 
 
 def arms_table(view: StudyView) -> Table:
@@ -111,12 +136,17 @@ def arms_table(view: StudyView) -> Table:
         "Pair", "Arm", "Method", "Learning rate", "Rank", "Alpha", "Target modules",
         "Trainable parameters", "Share of all",
     )  # fmt: skip
-    return _table("Arms", columns, rows, numeric={3, 4, 5, 7, 8})
+    return make_table("Arms", columns, rows, numeric={3, 4, 5, 7, 8})
 
 
 def figures_table(view: StudyView) -> Table:
-    """Give each arm's absolute figures: quality, times and rates."""
+    """Give each arm's absolute figures: quality, times and rates; where a GPU was read, its load."""
     rows = []
+    gpu = [
+        c
+        for c in GPU_COLUMNS
+        if any(r.summary and c.read(r.summary) is not None for r in view.runs)
+    ]
     for pair, arm in arms_of(view):
         runs = runs_of(view, pair, arm)
         ok = [r.summary for r in runs if is_ok(r) and r.summary]
@@ -136,14 +166,16 @@ def figures_table(view: StudyView) -> Table:
                 text.number(over(lambda s: s.samples_per_s)),
                 text.scaled(over(lambda s: s.model_flops_per_step), "FLOP"),
                 text.duration(over(lambda s: s.wall_s)),
+                *(column.write(over(column.read)) for column in gpu),
             )
         )
     columns = (
         "Pair", "Arm", "Runs ok", "Test metric, untrained", "Test metric, trained",
         "Step time (median)", "Tokens/s", "Generated tokens/s", "Samples/s", "FLOPs per step",
-        "Wall time",
+        "Wall time", *(column.name for column in gpu),
     )  # fmt: skip
-    return _table("Figures per arm, means over seeds", columns, rows, numeric=set(range(2, 11)))
+    numeric = set(range(2, len(columns)))
+    return make_table("Figures per arm, means over seeds", columns, rows, numeric=numeric)
 
 
 def memory_table(view: StudyView) -> Table:
@@ -169,83 +201,11 @@ def memory_table(view: StudyView) -> Table:
             ]
             rows.append((pair, arm, lens_name, text.memory(before), *shown))
     names = ("Pair", "Arm", "Lens", "Before loading", *phases, "All training phases", "Whole run")
-    return _table(
+    return make_table(
         "Peak memory per lens and phase, means over seeds",
         tuple(c.replace("_", " ") for c in names),
         rows,
         numeric=set(range(3, len(names))),
-    )
-
-
-def runs_table(view: StudyView) -> Table:
-    """List every run with its status, whatever became of it."""
-    rows = []
-    for run in view.runs:
-        record, summary = run.record, run.summary
-        rows.append(
-            (
-                run.planned.run_id,
-                record.status.value if record else "not run",
-                str(run.planned.seed),
-                str(len(record.attempts)) if record else "0",
-                text.count(summary.steps) if summary else text.MISSING,
-                text.number(summary.final_value if summary else None),
-                text.duration(summary.wall_s if summary else None),
-                (record.reason if record else None) or "",
-            )
-        )
-    columns = ("Run", "Status", "Seed", "Attempts", "Steps", "Test metric", "Wall time", "Reason")
-    return _table("Every run", columns, rows, numeric={2, 3, 4, 5, 6})
-
-
-def sampler_table(view: StudyView) -> Table:
-    """Say how well memory was watched, and what watching cost."""
-    rows = []
-    for run in view.runs:
-        sampler = run.record.sampler if run.record else None
-        if sampler is None:
-            continue
-        cost = sampler.sampling_cpu_s / sampler.wall_s if sampler.wall_s > 0 else None
-        rows.append(
-            (
-                cell(run),
-                f"{text.number(sampler.achieved_hz, 3)} of {sampler.requested_hz:g} Hz",
-                text.duration(sampler.longest_gap_s),
-                text.count(sampler.samples),
-                text.percent(cost, 2),
-                ", ".join(sampler.lenses),
-                "; ".join(sampler.notes),
-            )
-        )
-    columns = (
-        "Run", "Rate", "Longest gap", "Samples", "CPU cost, share of a core", "Lenses", "Notes",
-    )  # fmt: skip
-    return _table("The memory sampler", columns, rows, numeric={1, 2, 3, 4}, is_long=True)
-
-
-def evaluations_table(view: StudyView) -> Table:
-    """List every held-out evaluation."""
-    rows = [
-        (
-            cell(run),
-            point.split,
-            str(point.step),
-            point.metric,
-            text.number(point.value) if point.value is not None else "not finite, or not scored",
-            text.count(point.rows),
-            text.count(point.tokens) if point.metric == "nll" else NOT_APPLICABLE,
-            str(point.unscored),
-            text.duration(point.wall_s),
-        )
-        for run in view.runs
-        if run.record and run.record.result
-        for point in run.record.result.evaluations
-    ]
-    columns = (
-        "Run", "Split", "Step", "Metric", "Value", "Rows", "Tokens pooled", "Unscored", "Wall time",
-    )  # fmt: skip
-    return _table(
-        "Every held-out evaluation", columns, rows, numeric={2, 4, 5, 6, 7, 8}, is_long=True
     )
 
 
@@ -258,7 +218,8 @@ def arm_parameters(view: StudyView, pair: str, arm: str) -> ParameterCounts | No
 def argument(view: StudyView, pair: str, arm: str, name: str) -> str:
     """Return a trainer argument as it was resolved, or as the matrix asked for it."""
     for run in runs_of(view, pair, arm):
-        for source in (run.resolved_config, run.spec.trainer if run.spec else {}):
+        asked = run.spec.trainer if run.spec else {}
+        for source in (run.resolved_config.get("arguments", {}), asked):
             if name in source:
                 value = source[name]
                 return f"{value:g}" if isinstance(value, float) else str(value)
@@ -279,12 +240,13 @@ def _averager(
     return lambda read: mean(read(s) for s in summaries)
 
 
-def _table(
+def make_table(
     caption: str,
     columns: tuple[str, ...],
     rows: Iterable[tuple[str, ...]],
     numeric: Iterable[int] = (),
     is_long: bool = False,
 ) -> Table:
+    """Build a table whose every cell is safe to show."""
     shown = tuple(tuple(text.clean(value) for value in row) for row in rows)
     return Table(caption, columns, shown, frozenset(numeric), is_long)

@@ -68,6 +68,16 @@ class RunSummary(Frozen):
     baseline_bytes: dict[str, int | None] = Field(
         description="lens → value before the model is loaded"
     )
+    energy_j: float | None = Field(
+        None,
+        description="of all GPUs from the first training sample to the last, evaluations between "
+        "included: last minus first reading of the counter",
+    )
+    power_w_mean: float | None = Field(None, description="of all GPUs together, while training")
+    utilization_percent_mean: float | None = Field(
+        None, description="mean over GPUs, while training"
+    )
+    temperature_c_max: float | None = Field(None, description="of the hottest GPU, while training")
 
     def growth(self, lens: str, phase: str = "training") -> int | None:
         """Peak minus baseline of a lens, in bytes; None if either was not measured."""
@@ -113,6 +123,7 @@ def summarise(
         wall_s=next((a.wall_s for a in record.attempts if a.number == record.attempt), None),
         peak_bytes=peaks,
         baseline_bytes=baselines,
+        **gpu_load(phases, memory),
     )
 
 
@@ -167,6 +178,35 @@ def memory_peaks(
             }
             baselines[lens] = 0
     return peaks, baselines
+
+
+def gpu_load(phases: Sequence[PhaseRow], memory: pd.DataFrame) -> dict[str, float | None]:
+    """Return energy, power, utilisation and temperature in the training phases.
+
+    A figure is null without a GPU, and where one of several GPUs did not answer: a sum over the
+    others would look like less. Energy needs two readings of the counter.
+    """
+    rows = memory[memory["device"] != "host"] if "device" in memory else memory
+    if not rows.empty:
+        is_training = [p in TRAINING_PHASES for p in assign_phases(rows["t_ns"], phases)]
+        rows = rows[is_training].sort_values("t_ns")
+
+    def by_device(column: str, least: int = 1) -> list[pd.Series[float]]:
+        if rows.empty or column not in rows:
+            return []
+        found = [part[column].dropna().astype("float64") for _, part in rows.groupby("device")]
+        return found if all(len(readings) >= least for readings in found) else []
+
+    energy = [float(r.iloc[-1] - r.iloc[0]) for r in by_device("energy_j", least=2)]
+    power = [float(r.mean()) for r in by_device("power_w")]
+    utilization = [float(r.mean()) for r in by_device("utilization_percent")]
+    temperature = [float(r.max()) for r in by_device("temperature_c")]
+    return {
+        "energy_j": sum(energy) if energy else None,
+        "power_w_mean": sum(power) if power else None,
+        "utilization_percent_mean": sum(utilization) / len(utilization) if utilization else None,
+        "temperature_c_max": max(temperature, default=None),
+    }
 
 
 def lens_series(memory: pd.DataFrame, column: str) -> pd.Series[float]:

@@ -17,27 +17,30 @@ import pandas as pd
 from harness.record import (
     MEMORY_COLUMNS,
     Attempt,
-    EvaluationPoint,
     Exit,
-    ParameterCounts,
     PhaseRow,
     PlannedRun,
     Record,
     Result,
     SamplerSummary,
     Status,
-    StepRow,
     Study,
 )
 from harness.spec import Arm, DatasetSpec, Evaluation, Lora, Matrix, Model, Pair, RunSpec
 from harness.summary import summarise
 from harness.view import RunView, StudyView
+from tests.study_parts import (
+    SECOND,
+    START_NS,
+    STEPS,
+    evaluations,
+    parameters,
+    resolved,
+    timeline,
+)
 
 HOSTILE = "<script>alert(1)</script> {{7*7}} | `x` [a](javascript:1) \x1b[31mred\x1b[0m \u2028\"'&"
-SECOND = 10**9
 MIB = 2**20
-START_NS = 5_000 * SECOND
-STEPS = {"sft": 60, "grpo": 150}
 
 
 @dataclass(frozen=True)
@@ -53,6 +56,7 @@ class Plan:
     hz: float = 20.0
     has_gpu: bool = False
     scale: str = "embedded"
+    source: str = "embedded:micro-llama"
 
 
 def build_study(plan: Plan | None = None) -> StudyView:
@@ -86,7 +90,7 @@ def build_study(plan: Plan | None = None) -> StudyView:
 def build_matrix(plan: Plan) -> Matrix:
     """Build the matrix: one sft and one grpo pair."""
     text = HOSTILE if plan.hostile else ""
-    model = Model(source="embedded:micro-llama", label="micro Llama, 1 M" + text)
+    model = Model(source=plan.source, label="micro Llama, 1 M" + text)
     ranks = {"sft": (32, 4), "grpo": (1, 8)}
     pairs = {}
     for task, dataset, margin in (("sft", "micro-sum", 0.02), ("grpo", "micro-reverse", 0.05)):
@@ -141,7 +145,7 @@ def _run(plan: Plan, matrix: Matrix, spec: RunSpec) -> RunView:
     status = Status(word)
     rng = random.Random(spec.run_id)
     n = STEPS[spec.task] if status is Status.OK else 9
-    steps, phases, end_ns = _timeline(spec, n, rng)
+    steps, phases, end_ns = timeline(spec, n, rng)
     record = _record(plan, spec, status, n, (end_ns - START_NS) / SECOND, rng)
     memory = _memory(plan, spec, phases, end_ns, rng)
     return RunView(
@@ -153,57 +157,8 @@ def _run(plan: Plan, matrix: Matrix, spec: RunSpec) -> RunView:
         phases=tuple(phases),
         memory=memory,
         environment=_environment(plan),
-        resolved_config={**spec.trainer, "output_dir": "/home/someone/study/out", "bf16": False},
+        resolved_config=resolved(spec),
     )
-
-
-def quality(spec: RunSpec, step: int) -> float:
-    """The metric's true value at a step: an exponential approach, LoRA's a little slower."""
-    pace = 3.0 if spec.method == "full" else 2.7
-    done = (1 - 2.718281828 ** (-pace * step / STEPS[spec.task])) / (1 - 2.718281828**-pace)
-    return 1.6 - 1.1 * done if spec.task == "sft" else 0.37 + 0.25 * done
-
-
-def _timeline(
-    spec: RunSpec, n: int, rng: random.Random
-) -> tuple[list[StepRow], list[PhaseRow], int]:
-    """Lay out load, build, evaluate, steps (grpo: generate inside), evaluate, save."""
-    step_ns = int((0.10 if spec.method == "lora" else 0.13) * SECOND)
-    phases: list[PhaseRow] = []
-    clock = START_NS + SECOND
-    for phase, seconds in (("load", 0.5), ("build", 0.8), ("evaluate", 1.5)):
-        end = clock + int(seconds * SECOND)
-        phases.append(PhaseRow(phase=phase, begin_ns=clock, end_ns=end))  # type: ignore[arg-type]
-        clock = end
-    steps: list[StepRow] = []
-    train_begin = clock
-    for i in range(1, n + 1):
-        end = clock + int(step_ns * rng.uniform(0.9, 1.2))
-        if spec.task == "grpo":
-            inner = clock + int((end - clock) * 0.6)
-            phases.append(PhaseRow(phase="generate", begin_ns=clock, end_ns=inner, step=i))
-        noise = rng.gauss(0, 0.06)
-        logs = {"loss": quality(spec, i) + noise, "learning_rate": 1e-4}
-        if spec.task == "grpo":
-            logs["reward"] = quality(spec, i) + noise
-        steps.append(
-            StepRow(
-                step=i,
-                begin_ns=clock,
-                end_ns=end,
-                tokens=rng.randrange(900, 1100),
-                samples=32,
-                generated_tokens=400 if spec.task == "grpo" else None,
-                logs=logs,  # type: ignore[arg-type]
-            )
-        )
-        clock = end
-    phases.append(PhaseRow(phase="train", begin_ns=train_begin, end_ns=clock))
-    for phase, seconds in (("evaluate", 1.5), ("save", 0.2)):
-        end = clock + int(seconds * SECOND)
-        phases.append(PhaseRow(phase=phase, begin_ns=clock, end_ns=end))  # type: ignore[arg-type]
-        clock = end
-    return steps, phases, clock
 
 
 def _memory(
@@ -229,7 +184,8 @@ def _memory(
         rows.append({"t_ns": t, "device": "host", "rss_bytes": used, "processes": 1})
         if plan.has_gpu:
             gpu = {"t_ns": t, "device": "GPU-0", "nvml_device_bytes": int((400 + 90 * extra) * MIB)}
-            rows.append(gpu)
+            load = {"power_w": 250.0, "utilization_percent": 80.0, "temperature_c": 61.0}
+            rows.append({**gpu, **load, "energy_j": 250.0 * (t - START_NS) / SECOND})
         t += int(SECOND / plan.hz)
     return pd.DataFrame(rows, columns=list(MEMORY_COLUMNS))
 
@@ -254,8 +210,8 @@ def _record(
         reason=reason,
         steps_done=n,
         train_wall_s=wall_s - 4,
-        parameters=_parameters(spec),
-        evaluations=_evaluations(spec, n, rng),
+        parameters=parameters(spec),
+        evaluations=evaluations(spec, n, rng),
         device="cpu",
         unusable_rows=("row 7: no answer" + text,) if plan.hostile else (),
         notes=("argument `warmup_ratio` was not passed" + text,) if plan.hostile else (),
@@ -279,33 +235,6 @@ def _record(
         attempts=(attempt,),
         result=result,
         sampler=sampler,
-    )
-
-
-def _evaluations(spec: RunSpec, n: int, rng: random.Random) -> tuple[EvaluationPoint, ...]:
-    metric: Any = "nll" if spec.task == "sft" else "reward"
-    shift = rng.gauss(0, 0.006)  # the seed's own luck
-
-    def point(step: int, split: Any) -> EvaluationPoint:
-        value = quality(spec, step) + (shift if step else 0.0)
-        tokens = 2048 if metric == "nll" else None
-        return EvaluationPoint(
-            step=step, split=split, metric=metric, value=value, rows=128, tokens=tokens, wall_s=0.7
-        )
-
-    every = range(0, n + 1, spec.evaluation.every_steps)
-    return (point(0, "test"), *(point(s, "validation") for s in every), point(n, "test"))
-
-
-def _parameters(spec: RunSpec) -> ParameterCounts:
-    adapter = 0 if spec.lora is None else 9_000 * spec.lora.r
-    full = spec.method == "full"
-    return ParameterCounts(
-        total=1_000_000 + adapter,
-        trainable=1_000_000 if full else adapter,
-        matmul=980_000,
-        matmul_trainable=980_000 if full else 0,
-        adapter=adapter,
     )
 
 

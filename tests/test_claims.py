@@ -7,6 +7,7 @@ from pydantic import ValidationError
 
 from harness.claims import judge, sentence
 from harness.record import Status
+from harness.spec import Arm
 from harness.summary import RunSummary
 from tests.study_factory import Plan, build_matrix, build_study
 
@@ -34,19 +35,31 @@ def summary(pair, final, peak=None, tokens_per_s=None, base=None):
 
 
 def cells(pair, arm, full, lora):
-    """full, lora: final values per seed; None is a run that crashed."""
+    """full, lora: per seed a final value, a status, or None for a run that crashed."""
     found = {}
     for name, values in (("full", full), (arm, lora)):
         for seed, value in enumerate(values):
-            status = Status.OK if value is not None else Status.CRASHED
-            found[pair, name, seed] = (status, None if value is None else summary(pair, value))
+            if isinstance(value, float):
+                found[pair, name, seed] = (Status.OK, summary(pair, value))
+            else:
+                found[pair, name, seed] = (Status(value or "crashed"), None)
     return found
 
 
-def finding(pair, full, lora):
+def finding(pair, full, lora, undeclared=frozenset()):
     arm = "lora-r32" if pair == "sft-micro" else "lora-r1"
-    matrix = build_matrix(Plan())
-    return next(f for f in judge(matrix, cells(pair, arm, full, lora)) if f.pair == pair)
+    found = judge(build_matrix(Plan()), cells(pair, arm, full, lora), undeclared)
+    return next(f for f in found if f.pair == pair)
+
+
+def with_arm(matrix, pair, **arms):
+    """The matrix with more arms in one pair."""
+    changed = matrix.pairs[pair].model_copy(update={"arms": {**matrix.pairs[pair].arms, **arms}})
+    return matrix.model_copy(update={"pairs": {**matrix.pairs, pair: changed}})
+
+
+FULL = [0.50, 0.51, 0.52]
+MATCH = [0.501, 0.512, 0.520]
 
 
 def test_a_tight_interval_below_the_margin_is_supported():
@@ -87,14 +100,83 @@ def test_one_seed_has_no_interval():
 
 
 def test_a_lost_run_withholds_support_even_if_three_seeds_remain():
-    got = finding("sft-micro", [0.5, 0.5, 0.5, 0.5], [0.5, 0.5, 0.5, None])
+    got = finding("sft-micro", [*FULL, 0.5], [*MATCH, None])
     assert got.word == "inconclusive"
+    assert "1 run of lora-r32 gave no result to compare (1 crashed)" in got.reason
     assert got.lost == ("sft-micro.lora-r32.s3: crashed",)
     assert got.seeds == (0, 1, 2)
 
 
-def test_a_lost_run_does_not_soften_a_refutation():
+def test_a_lost_run_of_the_arm_does_not_soften_a_refutation():
     assert finding("sft-micro", [0.5] * 4, [0.7, 0.71, 0.7, None]).word == "refuted"
+
+
+@pytest.mark.parametrize("status", ["nan", "oom-gpu", "crashed"])
+def test_a_lost_run_of_the_baseline_withholds_a_refutation(status):
+    """The seeds in which the baseline survived may be the easy ones."""
+    got = finding("sft-micro", [0.5, 0.5, 0.5, status], [0.7, 0.71, 0.7, 0.7])
+    assert got.word == "inconclusive"
+    assert got.reason == (
+        f"1 run of full gave no result to compare (1 {status}), so the others can't refute a match."
+    )
+
+
+def test_runs_that_ended_badly_are_not_called_unfinished():
+    got = finding("sft-micro", [*FULL, 0.5, "diverged"], [*MATCH, "nan", "nan"])
+    assert got.word == "inconclusive"
+    assert "2 runs of lora-r32 gave no result to compare (2 nan)" in got.reason
+    assert "1 run of full gave no result to compare (1 diverged)" in got.reason
+
+
+@pytest.mark.parametrize("shift", [0.0, 0.3])
+def test_equal_differences_in_every_seed_decide_nothing(shift):
+    """Three rewards of 1.0 in both arms are a ceiling, not a match within any margin."""
+    got = finding("grpo-micro", [1.0, 1.0, 1.0], [1.0 - shift] * 3)
+    assert got.word == "inconclusive"
+    assert "ceiling" in got.reason
+    rounded = finding("sft-micro", [0.1, 0.2, 0.3], [0.1 + 0.01, 0.2 + 0.01, 0.3 + 0.01])
+    assert "ceiling" in rounded.reason
+
+
+@pytest.mark.parametrize("status", ["oom-host", "nan", "diverged", "oom-gpu"])
+def test_an_arm_that_can_not_be_trained_is_refuted(status):
+    got = finding("sft-micro", FULL, [status] * 3)
+    assert got.word == "refuted"
+    assert f"every run of the arm ended {status}" in got.reason
+
+
+@pytest.mark.parametrize(
+    ("full", "lora"),
+    [
+        (FULL[:2], ["oom-host"] * 2),  # too few seeds of the baseline
+        ([*FULL, "oom-host"], ["oom-host"] * 4),  # the machine is too small for the baseline too
+        (["nan"] * 3, ["nan"] * 3),
+    ],
+)
+def test_failures_on_both_sides_or_few_seeds_test_nothing(full, lora):
+    got = finding("sft-micro", full, lora)
+    assert got.word == "not tested"
+    assert f"every run of the arm ended {lora[0]}" in got.reason
+
+
+def test_accidents_are_no_failures_of_training():
+    got = finding("sft-micro", FULL, ["oom-host", "oom-host", "crashed"])
+    assert (got.word, got.reason) == ("not tested", "No seed finished in both arms.")
+    got = finding("sft-micro", ["nan"] * 3, [0.5] * 3)
+    assert got.reason.endswith("every run of the baseline ended nan.")
+
+
+def test_arms_that_differ_undeclared_are_inconclusive_and_say_nothing_of_memory():
+    pairs = frozenset({"sft-micro"})
+    for lora in (MATCH, [0.9, 0.91, 0.93], ["nan"] * 3):
+        got = finding("sft-micro", FULL, lora, pairs)
+        assert (got.word, got.is_comparable) == ("inconclusive", False)
+        assert "does not declare" in got.reason
+    assert finding("sft-micro", FULL, MATCH, frozenset({"grpo-micro"})).word == "supported"
+    study = build_study()
+    assert "of the memory" in sentence(study.findings)
+    alone = [f.model_copy(update={"is_comparable": False}) for f in study.findings]
+    assert "of the memory" not in sentence(alone)
 
 
 def test_matching_a_baseline_that_learned_nothing_is_inconclusive():
@@ -130,6 +212,62 @@ def test_memory_names_lens_and_statistic_and_growth_leads():
     assert got.memory[1].ratio.value == pytest.approx(200 / 300)
     assert got.tokens_per_s_ratio.value == pytest.approx(1.5)
     assert got.step_time_ratio is None
+
+
+def memory_summary(peak, baseline, device=None):
+    nvml = {} if device is None else {"nvml-device": {"training": device}}
+    peaks = {"rss": {"training": peak}, **nvml}
+    one = summary("sft-micro", 0.5)
+    return one.model_copy(update={"peak_bytes": peaks, "baseline_bytes": {"rss": baseline}})
+
+
+def memory_of(ours, theirs):
+    found = {("sft-micro", "lora-r32", s): (Status.OK, run) for s, run in enumerate(ours)}
+    found |= {("sft-micro", "full", s): (Status.OK, run) for s, run in enumerate(theirs)}
+    return judge(build_matrix(Plan()), found)[0].memory
+
+
+def test_bytes_and_ratio_of_memory_speak_of_the_same_runs():
+    """One run shrank below its baseline: growth has no ratio for it, so growth is not used."""
+    ours = [memory_summary(200, 100), memory_summary(200, 100), memory_summary(90, 100)]
+    rows = memory_of(ours, [memory_summary(300, 100)] * 3)
+    assert [row.statistic for row in rows] == ["peak process-tree RSS in training"]
+    assert rows[0].ratio.n == 3
+    assert rows[0].arm_bytes == pytest.approx(490 / 3)
+
+
+def test_a_lens_that_one_run_lacks_is_not_judged_by():
+    ours = [memory_summary(200, 100, 50), memory_summary(200, 100, 50), memory_summary(200, 100)]
+    theirs = [memory_summary(300, 100, 80)] * 3
+    assert memory_of(ours, theirs)[0].lens == "rss"
+    assert memory_of(ours[:2] * 2, [theirs[0]] * 4)[0].lens == "nvml-device"
+
+
+def test_the_sentence_counts_what_could_not_be_tested():
+    found = cells("sft-micro", "lora-r32", FULL, MATCH)
+    crashed = cells("grpo-micro", "lora-r1", [0.6, 0.61, 0.62], [None] * 3)
+    said = sentence(judge(build_matrix(Plan()), found | crashed))
+    assert "in 1 of 2 comparisons, 1 could not be tested" in said
+    failed = cells("grpo-micro", "lora-r1", [0.6, 0.61, 0.62], ["oom-host"] * 3)
+    said = sentence(judge(build_matrix(Plan()), found | failed))
+    assert "in 1 of 2 comparisons, falls short in 1" in said
+    open_ones = cells("sft-micro", "lora-r32", [0.5], [0.5])
+    said = sentence(judge(build_matrix(Plan()), open_ones | crashed))
+    assert "in any of 2 comparisons, and 1 of them could not be tested" in said
+
+
+def test_only_lora_against_full_fine_tuning_counts_as_that():
+    slow = Arm(method="full", trainer={"learning_rate": 1e-6})
+    matrix = with_arm(build_matrix(Plan()), "sft-micro", slow=slow)
+    found = cells("sft-micro", "lora-r32", FULL, MATCH) | cells("sft-micro", "slow", FULL, MATCH)
+    found |= cells("grpo-micro", "lora-r1", [0.6, 0.61, 0.62], [0.601, 0.61, 0.62])
+    got = judge(matrix, found)
+    assert [(f.arm, f.method, f.baseline_method) for f in got][1] == ("slow", "full", "full")
+    assert sentence(got) == (
+        "LoRA matches full fine-tuning within the margin in 2 of 2 comparisons; "
+        "1 other comparison stands in the table."
+    )
+    assert "No arm compares LoRA" in sentence([got[1]])
 
 
 def test_the_sentence_counts_the_words():

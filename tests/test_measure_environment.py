@@ -7,6 +7,7 @@ import json
 import platform
 import socket
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 
 import harness
@@ -16,7 +17,7 @@ from harness.measure.environment import (
     installed_distributions,
     source_state,
 )
-from harness.measure.gpus import Gpu
+from harness.measure.gpus import Gpu, GpuProcess
 
 GPU = Gpu(0, "GPU-1", "NVIDIA Fake", 2**30, "580.65", "13.0", False, (), ())
 
@@ -29,6 +30,15 @@ def test_the_versions_that_matter_are_there_and_an_absent_package_is_null():
     assert environment["packages"]["deepspeed"] is None
     assert environment["gpus"][0]["uuid"] == "GPU-1"
     assert environment["platform"]["memory_bytes"] > 2**28
+
+
+def test_what_runs_on_a_gpu_is_no_part_of_the_environment():
+    """Or no two runs would share one, and the host's process ids would be published."""
+    busy = [replace(GPU, processes=(GpuProcess(pid=4242 + n, used_bytes=n),)) for n in range(2)]
+    first, second = (capture_environment([gpu], {}) for gpu in busy)
+    assert first == second
+    assert "processes" not in first["gpus"][0]
+    assert first["gpus"][0]["name"] == "NVIDIA Fake"
 
 
 def test_it_is_json_and_names_no_host_user_or_place():

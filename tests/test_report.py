@@ -288,10 +288,3 @@ def test_an_interval_drawing_stays_inside_its_frame():
             places += [p for p in (row.drawing.low, row.drawing.high) if p is not None]
             assert all(0 <= p <= DRAWING_WIDTH for p in places)
             assert row.drawing.zero < row.drawing.margin
-
-
-@pytest.mark.parametrize(("scale", "said"), [("small", "135M"), ("full", "")])
-def test_the_banner_follows_the_scale(scale, said):
-    found = [b.text for b in banners(build_study(Plan(scale=scale))) if b.kind == "scale"]
-    assert len(found) == bool(said)
-    assert all(said in b for b in found)

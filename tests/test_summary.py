@@ -18,7 +18,14 @@ from harness.record import (
     StepRow,
 )
 from harness.spec import DatasetSpec, Evaluation, Model, RunSpec
-from harness.summary import assign_phases, lens_series, memory_peaks, model_flops, summarise
+from harness.summary import (
+    assign_phases,
+    gpu_load,
+    lens_series,
+    memory_peaks,
+    model_flops,
+    summarise,
+)
 
 S = 10**9
 
@@ -225,3 +232,63 @@ def test_torch_peaks_come_from_the_phases():
     assert peaks["torch-reserved"] == {"load": 5, "train": 9, "run": 9, "training": 9}
     assert peaks["torch-allocated"]["training"] == 7
     assert baselines == {"torch-reserved": 0, "torch-allocated": 0}
+
+
+LOAD = ("energy_j", "power_w", "utilization_percent", "temperature_c")
+
+
+def gpu_rows(rows):
+    """rows: (second, device, joules, watts, percent, degrees)."""
+    return pd.DataFrame(
+        [{"t_ns": int(t * S), "device": d, **dict(zip(LOAD, v, strict=True))} for t, d, *v in rows],
+        columns=list(MEMORY_COLUMNS),
+    )
+
+
+TRAINING = [span("load", 0, 2), span("train", 2, 8), span("evaluate", 4, 6), span("save", 8, 9)]
+
+
+def test_gpu_load_is_that_of_the_training_phases():
+    memory = gpu_rows(
+        [
+            (1, "GPU-a", 1000, 50, 0, 90),  # loading: hot from before, not training
+            (3, "GPU-a", 1100, 100, 80, 60),
+            (3.5, "GPU-a", None, None, None, None),  # between two slow readings
+            (5, "GPU-a", 1300, 400, 10, 70),  # evaluating
+            (7, "GPU-a", 1700, 300, 100, 65),
+            (8.5, "GPU-a", 1900, 60, 0, 80),
+        ]
+    )
+    host = samples([(3, "host", 10, None), (7, "host", 12, None)])
+    got = summarise(spec(), record(), [], TRAINING, pd.concat([host, memory]), 0)
+    assert got.energy_j == pytest.approx(1700 - 1100)
+    assert got.power_w_mean == pytest.approx((100 + 300) / 2)
+    assert got.utilization_percent_mean == pytest.approx((80 + 100) / 2)
+    assert got.temperature_c_max == 65
+
+
+def test_gpus_add_up_in_energy_and_power_and_average_in_use():
+    rows = [
+        (3, "GPU-a", 100, 100, 80, 60),
+        (3, "GPU-b", 900, 200, 40, 50),
+        (7, "GPU-a", 300, 100, 80, 61),
+        (7, "GPU-b", 910, 200, 40, 55),
+    ]
+    got = gpu_load(TRAINING, gpu_rows(rows))
+    assert got == {
+        "energy_j": 210, "power_w_mean": 300, "utilization_percent_mean": 60,
+        "temperature_c_max": 61,
+    }  # fmt: skip
+    silent = [(t, d, *([None] * 4 if d == "GPU-b" else v)) for t, d, *v in rows]
+    assert set(gpu_load(TRAINING, gpu_rows(silent)).values()) == {None}
+
+
+def test_energy_needs_two_readings_and_a_cpu_has_no_load():
+    assert gpu_load(TRAINING, gpu_rows([(3, "GPU-a", 100, 100, 80, 60)]))["energy_j"] is None
+    absent = gpu_load(
+        TRAINING, gpu_rows([(3, "GPU-a", None, 5, 5, 5), (7, "GPU-a", None, 5, 5, 5)])
+    )
+    assert absent["energy_j"] is None
+    assert absent["power_w_mean"] == 5
+    for memory in (EMPTY, samples([(3, "host", 10, None)])):
+        assert set(gpu_load(TRAINING, memory).values()) == {None}

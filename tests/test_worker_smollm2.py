@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from harness import caches
 from harness.errors import MachineError
 from harness.worker import smollm2
 from harness.worker.smollm2 import Gguf
@@ -28,7 +29,7 @@ def write_wheel(folder: Path, payload: bytes = PAYLOAD, member: str | None = Non
 
 def fill(gguf: Path, folder: Path) -> None:
     """Stand in for the dequantiser: the files that a real one writes."""
-    for name in smollm2.FILES:
+    for name in caches.FILES:
         (folder / name).write_bytes(gguf.read_bytes())
 
 
@@ -49,7 +50,7 @@ class TestBuild:
         folder = smollm2.ensure(tmp_path, fetch=write_wheel, convert=fill)
         assert folder == smollm2.locate(tmp_path) == smollm2.model_dir(tmp_path)
         assert unfinished(tmp_path) == []
-        note = json.loads((folder / smollm2.SOURCE_NOTE).read_text())
+        note = json.loads((folder / caches.SOURCE_NOTE).read_text())
         assert note["gguf_sha256"] == sha256(PAYLOAD).hexdigest()
 
     def test_a_complete_cache_is_not_built_again_unless_forced(self, tmp_path: Path) -> None:
@@ -111,7 +112,7 @@ class TestBuild:
         smollm2.ensure(tmp_path, fetch=write_wheel, convert=fill)
         assert not leftover.exists()
 
-    @pytest.mark.parametrize("name", [smollm2.WEIGHTS, "tokenizer.json", smollm2.SOURCE_NOTE])
+    @pytest.mark.parametrize("name", [caches.WEIGHTS, "tokenizer.json", caches.SOURCE_NOTE])
     @pytest.mark.parametrize("harm", ["remove", "truncate"])
     def test_a_damaged_cache_is_not_located_and_is_mended(
         self, tmp_path: Path, name: str, harm: str

