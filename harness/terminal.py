@@ -11,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from harness.claims import sentence
-from harness.findings import findings_rows
+from harness.findings import banners, findings_rows
 from harness.text import harmless
 
 if TYPE_CHECKING:
@@ -66,6 +66,8 @@ def print_findings(view: StudyView) -> None:
     """Print a study's finding as a sentence, and a row for every arm that was judged."""
     console = _stdout()
     console.print(Text(harmless(sentence(view.findings)), style="bold"))
+    for banner in banners(view):
+        console.print(Text(harmless(banner.text), style="yellow"))
     table = _table("pair", "arm", "worse by", "interval", "margin", "memory", "tokens/s", "verdict")
     for row in findings_rows(view):
         cells = (
