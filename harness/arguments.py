@@ -29,14 +29,25 @@ _SHARED = (
     ("trl", "trainer/base_config.py", "BaseConfig"),
     ("transformers", "training_args.py", "TrainingArguments"),
 )
-# Arguments that the harness itself sets; a matrix that sets them would break what they stand for.
+# Arguments that a matrix may not set, and why: the harness sets them, or they would break what a
+# record stands for.
 RESERVED = {
-    "output_dir": "the attempt's folder",
-    "seed": "the matrix's `seeds`",
-    "data_seed": "the matrix's `seeds`",
-    "use_cpu": "the device the launcher chose",
-    "model_init_kwargs": "the pair's `model`",
-    "disable_tqdm": "the supervisor's own display",
+    "output_dir": "is set by the attempt's folder",
+    "seed": "is set by the matrix's `seeds`",
+    "data_seed": "is set by the matrix's `seeds`",
+    "use_cpu": "is set by the device the launcher chose",
+    "model_init_kwargs": "is set by the pair's `model`",
+    "disable_tqdm": "is set by the supervisor's own display",
+    "logging_steps": "is 1 in every run: a row of steps.jsonl holds one step's tokens and time",
+    "logging_strategy": "is 'steps' in every run: a row of steps.jsonl is one step",
+    "logging_nan_inf_filter": "is off in every run: a loss that is not a number has to be seen",
+    "eval_strategy": "would evaluate within the time of training; use the pair's `evaluation`",
+    "eval_steps": "would evaluate within the time of training; use `evaluation.every_steps`",
+    "eval_on_start": "would evaluate within the time of training; step 0 is evaluated anyway",
+    "resume_from_checkpoint": "would continue another run: every attempt starts from its model",
+    "push_to_hub": "would upload from within a measured run",
+    "hub_model_id": "would upload from within a measured run",
+    "hub_token": "is a secret, and a study's files are made to be published",
 }
 _TYPES: dict[str, tuple[type, ...]] = {
     "int": (int,),
@@ -86,7 +97,7 @@ def check_arguments(task: Task, arguments: dict[str, Any], where: str) -> list[s
     for name, value in arguments.items():
         at = f"{where}.{name}"
         if name in RESERVED:
-            problems.append(f"{at}: is set by {RESERVED[name]}; remove it")
+            problems.append(f"{at}: {RESERVED[name]}; remove it")
         elif known and name not in known:
             config = _SOURCES[task][0][2]
             hint = did_you_mean(name, known)

@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from harness.errors import did_you_mean
+from harness.errors import ConfigError, did_you_mean
 
 
 class Commands(click.Group):
@@ -37,13 +37,12 @@ def parse_seeds(
     seeds: list[int] = []
     for part in text.split(","):
         first, dash, last = part.strip().partition("-")
-        if not first.isdecimal() or (dash and not last.isdecimal()):
-            raise click.BadParameter(f"found {text!r}, expected seeds such as 0,1,2 or 0-4")
-        if dash and int(last) - int(first) > 10_000:
-            raise click.BadParameter(f"found {text!r}, expected at most 10,000 seeds")
-        seeds += range(int(first), int(last) + 1) if dash else [int(first)]
+        low, high = _seed(first, text), _seed(last if dash else first, text)
+        if high - low > 10_000:
+            raise click.BadParameter(f"found {_short(text)}, expected at most 10,000 seeds")
+        seeds += range(low, high + 1)
     if not seeds:
-        raise click.BadParameter(f"found {text!r}, expected at least one seed")
+        raise click.BadParameter(f"found {_short(text)}, expected at least one seed")
     return tuple(seeds)
 
 
@@ -51,19 +50,40 @@ def parse_settings(
     _ctx: click.Context, _param: click.Parameter, pairs: Sequence[str]
 ) -> dict[str, Any]:
     """Parse key=value pairs, values as YAML."""
-    from ruamel.yaml import YAML
-    from ruamel.yaml.error import YAMLError
+    from harness.matrix_file import keep_plain, read_yaml
 
     values: dict[str, Any] = {}
+    problems: list[str] = []
     for pair in pairs:
         key, equals, text = pair.partition("=")
         if not equals or not key:
-            raise click.BadParameter(f"found {pair!r}, expected key=value, e.g. learning_rate=3e-4")
+            problems.append(f"found {_short(pair)}, expected key=value, e.g. learning_rate=3e-4")
+            continue
         try:
-            values[key] = YAML(typ="safe", pure=True).load(text)
-        except YAMLError:
-            raise click.BadParameter(f"found {pair!r}, expected a plain value after '='") from None
+            values[key], unplain = keep_plain(read_yaml(text, key)[0])
+            problems += [f"{key}: {what}" for what in unplain.values()]
+        except ConfigError as error:
+            why = "; ".join(error.problems)
+            problems.append(f"found {_short(pair)}, expected a plain value after '=' ({why})")
+    if problems:
+        raise click.BadParameter("\n".join(problems))
     return values
+
+
+def _seed(digits: str, text: str) -> int:
+    if not digits.isdecimal():
+        raise click.BadParameter(f"found {_short(text)}, expected seeds such as 0,1,2 or 0-4")
+    # Longer text is no number below 2**32, and Python refuses to read thousands of digits.
+    if len(digits) > 20 or int(digits) >= 2**32:
+        raise click.BadParameter(
+            f"found {_short(digits)}, expected seeds below 2**32 = {2**32}, which is what numpy takes"
+        )
+    return int(digits)
+
+
+def _short(text: str) -> str:
+    """A value as a message can show it, however long it is."""
+    return repr(text if len(text) <= 80 else text[:79] + "…")
 
 
 def gib_to_bytes(_ctx: click.Context, _param: click.Parameter, gib: float | None) -> int | None:

@@ -35,6 +35,10 @@ REWARDS = ("reasoning_accuracy", "accuracy")
 Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$", max_length=60)]
 PositiveInt = Annotated[int, Field(ge=1)]
 Count = Annotated[int, Field(ge=0)]
+# What numpy takes; a worker seeds it with the same number as torch.
+Seed = Annotated[int, Field(ge=0, lt=2**32)]
+# All rows of a split are in memory at once.
+MOST_ROWS = 10_000_000
 
 
 class Frozen(BaseModel):
@@ -84,9 +88,9 @@ class DatasetSpec(Frozen):
     """The rows of a pair. Splits depend on this alone, never on a run's seed."""
 
     name: str = Field(min_length=1, description="one of the dataset modules in worker/data")
-    train_rows: PositiveInt = Field(description="rows that are trained on")
-    validation_rows: Count = Field(0, description="rows that choices are made on")
-    test_rows: PositiveInt = Field(description="rows that arms are judged on")
+    train_rows: PositiveInt = Field(le=MOST_ROWS, description="rows that are trained on")
+    validation_rows: Count = Field(0, le=MOST_ROWS, description="rows that choices are made on")
+    test_rows: PositiveInt = Field(le=MOST_ROWS, description="rows that arms are judged on")
     seed: int = Field(0, description="seed of the split and of generated rows")
     options: dict[str, Value] = Field(
         default_factory=dict, description="parameters of the dataset module"
@@ -161,7 +165,7 @@ class Matrix(Frozen):
     device: Literal["auto", "cpu", "gpu"] = Field(
         "auto", description="where it runs; auto takes a GPU where there is one"
     )
-    seeds: tuple[Count, ...] = Field(min_length=1, description="one training run per seed and arm")
+    seeds: tuple[Seed, ...] = Field(min_length=1, description="one training run per seed and arm")
     timeout_s: PositiveInt = Field(3600, description="a run longer than this is ended: timeout")
     stall_s: PositiveInt = Field(600, description="a run silent for this long is ended: stalled")
     warmup_steps_excluded: Count = Field(
@@ -185,7 +189,7 @@ class RunSpec(Frozen):
     format: Literal[1] = 1
     pair: Name
     arm: Name
-    seed: Count
+    seed: Seed
     task: Task
     method: Method
     model: Model

@@ -35,12 +35,36 @@ def test_the_names_are_those_of_the_real_classes():
         ({"max_steps": True}, ["expected int"]),
         ({"max_steps": 0}, ["at least 1"]),
         ({"output_dir": "/x"}, ["is set by the attempt's folder"]),
+        ({"save_strategy": "steps"}, []),
     ],
 )
 def test_values_are_checked_by_type_and_range(arguments, expected):
     found = check_arguments("sft", arguments, "t")
     assert len(found) == len(expected)
     assert all(e in f for e, f in zip(expected, found, strict=True))
+
+
+@pytest.mark.parametrize("task", ["sft", "grpo"])
+@pytest.mark.parametrize(
+    ("name", "value", "reason"),
+    [
+        ("logging_steps", 10, "one step's tokens and time"),
+        ("logging_strategy", "epoch", "is one step"),
+        ("logging_nan_inf_filter", True, "has to be seen"),
+        ("eval_strategy", "steps", "use the pair's `evaluation`"),
+        ("eval_steps", 5, "use `evaluation.every_steps`"),
+        ("eval_on_start", True, "within the time of training"),
+        ("resume_from_checkpoint", "x", "starts from its model"),
+        ("push_to_hub", True, "upload"),
+        ("hub_model_id", "me/mine", "upload"),
+        ("hub_token", "hf_secret", "is a secret"),
+    ],
+)
+def test_what_would_falsify_a_record_is_refused_with_its_reason(task, name, value, reason):
+    (found,) = check_arguments(task, {name: value}, "--set")
+    assert found.startswith(f"--set.{name}: ")
+    assert reason in found
+    assert "hf_secret" not in found
 
 
 def test_a_generation_batch_holds_whole_groups():

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+from datetime import date
 from pathlib import Path
 
 import pytest
@@ -89,6 +90,10 @@ def test_a_bad_value_is_named_with_its_line(matrix_text, before, after, line, ex
         ("{max_steps: 3, per_device_train_batch_size: 4", "{packing: false", "neither max_steps"),
         ("    margin: 0.02", "    baseline: ful\n    margin: 0.02", "did you mean 'full'"),
         ("bf16: false}\n  grpo", "seed: 1}\n  grpo", "is set by the matrix's `seeds`"),
+        ("bf16: false}\n  grpo", "logging_steps: 10}\n  grpo", "one step's tokens and time"),
+        ("embedded:micro-llama", "embedded:micro-lama", "did you mean 'embedded:micro-llama'"),
+        ("train_rows: 16", "train_rows: 10000001", "less than or equal to 10000000"),
+        ("seeds: [0, 1]", "seeds: [4294967296]", "less than 4294967296"),
         ("{learning_rate: 1e-3}}\n  grpo", "{weight_decay: 0.1}}\n  grpo", "differ only in learning_rate"),
     ],
 )  # fmt: skip
@@ -102,6 +107,71 @@ def test_all_problems_are_listed_at_once(matrix_text):
     text = matrix_text.replace("r: 4", "r: 0").replace("seeds: [0, 1]", "seeds: []")
     text = text.replace("learning_rate: 1e-4", "learning_rate: -1", 1)
     assert len(problems_of(text)) == 3
+
+
+def test_meaning_is_checked_in_a_file_that_is_malformed_elsewhere(matrix_text):
+    text = matrix_text.replace("scale: embedded", "scal: embedded")
+    for before, after in (
+        ("micro-steps", "micro-step"),
+        ("reasoning_accuracy", "reasoning_acuracy"),
+        ("num_generations: 4", "num_generations: 3"),
+        ("embedded:micro-llama", "embedded:micro-lama"),
+        ("    margin: 0.02", "    baseline: ful\n    margin: 0.02"),
+    ):
+        assert before in text
+        text = text.replace(before, after, 1)
+    found = "\n".join(problems_of(text))
+    for expected in (
+        "did you mean 'scale'", "scale: is missing", "did you mean 'micro-steps'",
+        "did you mean 'reasoning_accuracy'", "groups of num_generations=3",
+        "did you mean 'embedded:micro-llama'", "did you mean 'full'",
+    ):  # fmt: skip
+        assert expected in found
+
+
+@pytest.mark.parametrize(
+    "broken",
+    ["pairs: 3", "pairs: {a: 3}", "pairs: {a: {task: sft, arms: [1]}}", "trainer: {sft: 3}",
+     "pairs: {a: {task: [], reward: [], dataset: {name: []}, model: {source: 3}, baseline: []}}",
+     "pairs: {a: {task: grpo, arms: {b: {trainer: {x: 1}}}, declared_differences: [3]}}"],
+)  # fmt: skip
+def test_any_shape_is_refused_and_never_crashes(broken):
+    assert problems_of(broken)
+
+
+@pytest.mark.parametrize("value", [".nan", "-.inf", "2020-01-01", "!!set {a}"])
+def test_a_value_that_json_has_no_form_for_is_one_problem_with_its_line(matrix_text, value):
+    text = matrix_text.replace("learning_rate: 1e-4", f"learning_rate: {value}", 1)
+    (found,) = problems_of(text)
+    assert found.startswith("m.yaml:19: pairs.sft-micro.arms.full.trainer.learning_rate")
+    assert "expected" in found
+    nested = text.replace(f"learning_rate: {value}", "lr_scheduler_kwargs: {a: [1, .nan]}")
+    assert "lr_scheduler_kwargs.a.1: found nan" in problems_of(nested)[0]
+    limit = matrix_text.replace("max_steps: 3", "max_steps: .nan", 1)
+    assert len(problems_of(limit)) == 1
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        (float("nan"), "learning_rate: found nan, expected a finite number"),
+        (float("-inf"), "learning_rate: found -inf, expected a finite number"),
+        (date(2020, 1, 1), "learning_rate: found 2020-01-01 (date)"),
+        ({1: 2}, "learning_rate.1: found the key 1, expected text"),
+        ({"a": [0, float("nan")]}, "learning_rate.a.1: found nan"),
+        ("\ud800", "expected valid Unicode"),
+    ],
+)
+def test_an_override_that_json_has_no_form_for_is_one_problem(matrix_text, value, expected):
+    with pytest.raises(ConfigError) as caught:
+        with_overrides(parse_matrix(matrix_text, "m"), {"learning_rate": value})
+    (found,) = caught.value.problems
+    assert expected in found
+
+
+def test_a_name_longer_than_a_file_name_may_be_is_an_unknown_matrix():
+    with pytest.raises(ConfigError, match="is unknown"):
+        load_matrix("x" * 300)
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from harness.matrix import expand, parse_matrix
-from harness.spec import Arm, Lora, canonical_json, content_hash
+from harness.spec import Arm, DatasetSpec, Lora, canonical_json, content_hash
 from tests.conftest import MATRIX
 
 
@@ -36,6 +36,21 @@ def test_any_change_of_what_is_trained_is_another_run(change):
 def test_a_spec_survives_json():
     for spec in specs():
         assert type(spec).model_validate_json(spec.model_dump_json()) == spec
+
+
+@pytest.mark.parametrize("seed", [-1, 2**32])
+def test_a_seed_that_numpy_refuses_is_no_seed(seed):
+    spec = specs()[0]
+    with pytest.raises(ValidationError, match="seed"):
+        type(spec).model_validate({**spec.model_dump(), "seed": seed})
+
+
+@pytest.mark.parametrize("rows", ["train_rows", "validation_rows", "test_rows"])
+def test_more_rows_than_fit_in_memory_are_refused(rows):
+    dataset = {"name": "micro-steps", "train_rows": 1, "test_rows": 1}
+    assert DatasetSpec.model_validate({**dataset, rows: 10_000_000})
+    with pytest.raises(ValidationError, match="less than or equal to 10000000"):
+        DatasetSpec.model_validate({**dataset, rows: 10_000_001})
 
 
 def test_lora_needs_an_adapter_and_full_takes_none():

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from harness.bench import Outcome, Request, bench
+from harness.bench import Outcome, bench
 from harness.launch.local import LocalLauncher
+from harness.plan import Request
 from harness.progress import Quiet
 from harness.record import Status
 from harness.view import StudyView, load_view
@@ -113,7 +114,7 @@ def test_a_rerun_with_the_same_seed_is_bit_identical_warm_and_cold(warm, tmp_pat
 def test_no_place_of_this_machine_is_in_what_is_published(warm):
     outcome, _ = warm
     root = str(outcome.store.root.resolve().parent)
-    for path in (outcome.report).rglob("*"):
+    for path in (outcome.store.report_dir).rglob("*"):
         if path.is_file():
             assert root not in path.read_text(encoding="utf-8", errors="replace"), path.name
-    assert json.loads((outcome.report / "data.json").read_text())
+    assert json.loads((outcome.store.report_dir / "data.json").read_text())

@@ -14,16 +14,18 @@ import signal
 import sys
 import time
 import traceback
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import FrameType
 
 from harness.errors import ConfigError, MachineError
+from harness.files import write_atomically
 from harness.launch import Launch
 from harness.measure.environment import capture_environment
 from harness.record import Result, Status
 from harness.spec import RunSpec
-from harness.store import write_atomically
 from harness.worker.confine import confine
+from harness.worker.progress import Progress
 
 SAMPLER_PATIENCE_S = 10.0
 
@@ -37,32 +39,49 @@ def run_attempt(attempt: Path, is_warm: bool = False) -> int:
     notes = _wait_for_sampler(attempt) if launch.waits_for_sampler else []
     environment = json.dumps(capture_environment(), indent=1).encode()
     write_atomically(attempt / "environment.json", environment)
-    try:
-        result = _train(spec, launch, attempt)
-    except Exception as error:  # noqa: BLE001 - every failure becomes a status that is kept
-        traceback.print_exc()
-        status, reason = classify(error)
-        result = Result(status=status, reason=reason)
+    result = conclude(lambda progress: _train(spec, launch, attempt, progress))
     result = result.model_copy(update={"started_warm": is_warm, "notes": (*notes, *result.notes)})
     write_atomically(attempt / "result.json", result.model_dump_json(indent=1).encode() + b"\n")
     return 0 if result.status is Status.OK else 1
+
+
+def conclude(train: Callable[[Progress], Result]) -> Result:
+    """Train; an exception of any kind becomes a status, with what was reached before it."""
+    progress = Progress()
+    try:
+        return train(progress)
+    except Exception as error:  # noqa: BLE001 - every failure becomes a status that is kept
+        traceback.print_exc()
+        return progress.failed(*classify(error))
 
 
 def classify(error: Exception) -> tuple[Status, str]:
     """Name the status of an exception, and its reason in one line."""
     text = " ".join(str(error).split())[:300] or type(error).__name__
     name = type(error).__name__
-    if name == "OutOfMemoryError" or "CUDA out of memory" in text:
+    if name == "OutOfMemoryError" or any(sign in text for sign in _GPU_IS_FULL):
         return Status.OOM_GPU, text
     if isinstance(error, MemoryError) or "can't allocate memory" in text:
         return Status.OOM_HOST, f"the worker ran out of memory: {text}"
     if isinstance(error, ConfigError):
         return Status.CONFIG, text
-    if isinstance(error, MachineError) or name in _UNAVAILABLE:
+    if isinstance(error, FloatingPointError) or any(sign in text for sign in _NOT_A_NUMBER):
+        return Status.NAN, text
+    if isinstance(error, MachineError) or any(
+        type(link).__name__ in _UNAVAILABLE for link in _chain(error)
+    ):
+        return Status.UNAVAILABLE, text
+    if isinstance(error, OSError) and _NO_SUCH_MODEL in text:
         return Status.UNAVAILABLE, text
     return Status.CRASHED, f"{name}: {text}"
 
 
+# What torch says of a full GPU: the allocator's words, and the driver's.
+_GPU_IS_FULL = ("CUDA out of memory", "CUDA error: out of memory")
+# What torch says when it is to sample from weights that are no longer numbers.
+_NOT_A_NUMBER = ("probability tensor contains either `inf`, `nan` or element < 0",)
+# What transformers says of a name that is neither a folder nor a repository.
+_NO_SUCH_MODEL = "is not a local folder and is not a valid model identifier"
 # What huggingface_hub raises for a repository that is missing, gated or out of reach.
 _UNAVAILABLE = frozenset(
     {
@@ -76,12 +95,22 @@ _UNAVAILABLE = frozenset(
 )
 
 
-def _train(spec: RunSpec, launch: Launch, attempt: Path) -> Result:
+def _chain(error: BaseException) -> Iterator[BaseException]:
+    """An exception and what it was raised from: transformers wraps the Hub's errors in OSError."""
+    seen: set[int] = set()
+    link: BaseException | None = error
+    while link is not None and id(link) not in seen:
+        seen.add(id(link))
+        yield link
+        link = link.__cause__ or link.__context__
+
+
+def _train(spec: RunSpec, launch: Launch, attempt: Path, progress: Progress) -> Result:
     # Imported here so that a broken environment becomes a record with a reason, not a lost process.
     from harness.worker.grpo import train_grpo
     from harness.worker.sft import train_sft
 
-    return (train_sft if spec.task == "sft" else train_grpo)(spec, launch, attempt)
+    return (train_sft if spec.task == "sft" else train_grpo)(spec, launch, attempt, progress)
 
 
 def _wait_for_sampler(attempt: Path) -> list[str]:

@@ -21,14 +21,15 @@ from harness.spec import Evaluation, RunSpec
 from harness.worker.callbacks import StepJournal
 from harness.worker.journal import Journal
 from harness.worker.methods import peft_config
+from harness.worker.progress import Progress
 from harness.worker.rewards import Reward, reward_function
-from harness.worker.session import build, open_session, train, trainer_arguments
+from harness.worker.session import autocast, build, open_session, train, trainer_arguments
 from harness.worker.trl_versions import build_config, generation_method
 
 
-def train_grpo(spec: RunSpec, launch: Launch, attempt: Path) -> Result:
+def train_grpo(spec: RunSpec, launch: Launch, attempt: Path, progress: Progress) -> Result:
     """Load, evaluate, train, evaluate."""
-    session = open_session(spec, launch, attempt)
+    session = open_session(spec, launch, attempt, progress)
     config = build_config(GRPOConfig, trainer_arguments(session))
     reward = reward_function(spec.reward or "reasoning_accuracy")
     trainer = build(
@@ -49,7 +50,7 @@ def train_grpo(spec: RunSpec, launch: Launch, attempt: Path) -> Result:
     return train(
         session,
         trainer,
-        StepJournal(session.journal, per_step, config.generation_batch_size),
+        StepJournal(session.journal, progress, per_step, config.generation_batch_size),
         lambda split, step: held_out.measure(rows[split], split, step),
     )
 
@@ -91,7 +92,7 @@ class HeldOutReward:
         size = self._evaluation.batch_size
         devices = [model.device] if model.device.type == "cuda" else []
         scores: list[float | None] = []
-        with torch.random.fork_rng(devices=devices), self._trainer.compute_loss_context_manager():
+        with torch.random.fork_rng(devices=devices), autocast(self._trainer):
             torch.manual_seed(self._seed)
             for first in range(0, len(examples), size):
                 scores += self._score(model, examples[first : first + size])

@@ -2,13 +2,14 @@
 
 A phase mark costs a few microseconds and one short write, outside the optimizer step's arithmetic.
 On CUDA torch's peak counters are read and reset at every edge of a phase, so that each phase has a
-peak of its own; a nested phase (generate inside train) is not counted in the outer one.
+peak of its own; a nested phase (generate inside train) is not counted in the outer one. Kernels run
+after the call that queued them has returned, so an edge first waits until the GPU has done its work.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -21,30 +22,50 @@ from harness.record import Phase, PhaseRow, StepRow
 class Journal:
     """Writes the steps and phases of one attempt."""
 
-    def __init__(self, attempt: Path, is_cuda: bool) -> None:
+    def __init__(
+        self,
+        attempt: Path,
+        is_cuda: bool,
+        wait_for_gpu: Callable[[], object] | None = None,
+    ) -> None:
         self._steps = (attempt / "steps.jsonl").open("a", encoding="utf-8")
         self._phases = (attempt / "phases.jsonl").open("a", encoding="utf-8")
         self._process = psutil.Process()
         self._is_cuda = is_cuda
+        self._wait_for_gpu = wait_for_gpu or (torch.cuda.synchronize if is_cuda else None)
         self._open: list[list[int]] = []  # per open phase: [allocated peak, reserved peak], bytes
         self.current_step = 0
         self.spans: dict[str, int] = {}  # phase → how often it ended
+
+    def close(self) -> None:
+        """Close the files; the end of a worker's process does so too."""
+        self._steps.close()
+        self._phases.close()
 
     def step(self, row: StepRow) -> None:
         """Write one optimizer step."""
         self._steps.write(row.model_dump_json() + "\n")
         self._steps.flush()
 
+    def now_ns(self) -> int:
+        """Read the clock once all work that was handed to the GPU is done."""
+        if self._wait_for_gpu is not None:
+            self._wait_for_gpu()
+        return time.monotonic_ns()
+
     @contextmanager
     def phase(self, name: Phase) -> Iterator[None]:
         """Mark a span; written when it ends, also when it ends by an exception."""
+        begin_ns = self.now_ns()
         self._fold_peaks()
         self._open.append([0, 0])
-        begin_ns = time.monotonic_ns()
+        end_ns = None
         try:
             yield
+            end_ns = self.now_ns()
         finally:
-            end_ns = time.monotonic_ns()
+            # After an exception the GPU may refuse to answer: what was raised is worth more.
+            end_ns = end_ns or time.monotonic_ns()
             self._fold_peaks()
             allocated, reserved = self._open.pop()
             row = PhaseRow(

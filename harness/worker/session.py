@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -17,14 +17,15 @@ from typing import Any, TypeVar
 import torch
 from transformers import Trainer, set_seed
 
+from harness.files import write_atomically
 from harness.launch import Launch
 from harness.record import EvaluationPoint, Result, Split, Status
 from harness.spec import RunSpec
-from harness.store import write_atomically
 from harness.worker.callbacks import EvaluateOnTheWay, StepJournal
 from harness.worker.data import Splits, load_splits
 from harness.worker.journal import Journal
 from harness.worker.models import Loaded, count_parameters, hash_trainable, load_model
+from harness.worker.progress import Progress
 
 T = TypeVar("T", bound=Trainer)
 
@@ -40,6 +41,7 @@ class Session:
     launch: Launch
     attempt: Path
     journal: Journal
+    progress: Progress
     loaded: Loaded
     splits: Splits
 
@@ -49,14 +51,14 @@ class Session:
         return torch.device("cpu" if self.launch.gpu is None else "cuda")
 
 
-def open_session(spec: RunSpec, launch: Launch, attempt: Path) -> Session:
+def open_session(spec: RunSpec, launch: Launch, attempt: Path, progress: Progress) -> Session:
     """Load what a run needs, as its first phase."""
     torch.set_num_threads(launch.threads)
     journal = Journal(attempt, is_cuda=launch.gpu is not None)
     with journal.phase("load"):
         loaded = load_model(spec.model)
         splits = load_splits(spec.task, spec.dataset)
-    return Session(spec, launch, attempt, journal, loaded, splits)
+    return Session(spec, launch, attempt, journal, progress, loaded, splits)
 
 
 def trainer_arguments(session: Session) -> dict[str, Any]:
@@ -106,12 +108,29 @@ def resolved_config(session: Session, trainer: Trainer) -> dict[str, Any]:
         "trainer": type(trainer).__name__,
         "arguments": arguments,
         "lora": {k: _plain(v.to_dict()) for k, v in adapter.items()} if adapter else None,
-        "dtypes": sorted({str(p.dtype) for p in trainer.model.parameters()}),
+        # The base's alone: PEFT keeps adapters in float32 whatever the master precision is.
+        "dtypes": sorted(
+            {str(p.dtype) for n, p in trainer.model.named_parameters() if "lora_" not in n}
+        ),
         "trainable_dtypes": sorted(
             {str(p.dtype) for p in trainer.model.parameters() if p.requires_grad}
         ),
         "device": session.device.type,
     }
+
+
+def autocast(trainer: Trainer) -> torch.autocast:
+    """Return the precision that TRL trains in, for an evaluation.
+
+    Accelerate wraps the model's forward only in train(), and `compute_loss_context_manager` leaves
+    it to accelerate: without this the untrained model would be judged in another precision.
+    """
+    args = trainer.args
+    return torch.autocast(
+        trainer.model.device.type,
+        dtype=torch.float16 if args.fp16 else torch.bfloat16,
+        enabled=bool(args.bf16 or args.fp16),
+    )
 
 
 def train(
@@ -125,7 +144,8 @@ def train(
     `measure(split, step)` is called for the splits that have rows, in a phase of its own.
     """
     rows = {"validation": session.splits.validation, "test": session.splits.test}
-    points: list[EvaluationPoint] = []
+    progress = session.progress
+    points = progress.evaluations
 
     def evaluate(step: int, *splits: Split) -> None:
         for split in splits:
@@ -133,24 +153,25 @@ def train(
                 with session.journal.phase("evaluate"):
                     points.append(measure(split, step))
 
-    trainer.add_callback(steps)
     trainer.add_callback(
         EvaluateOnTheWay(
             session.spec.evaluation.every_steps, lambda step: evaluate(step, "validation")
         )
     )
+    trainer.add_callback(steps)
     adapter_sha256 = hash_trainable(trainer.model) if session.spec.lora else None
     evaluate(0, "validation", "test")
     with session.journal.phase("train"):
         begin = time.monotonic()
         trainer.train()
         train_wall_s = time.monotonic() - begin
-    evaluate(steps.steps_done, "validation", "test")
-    status, reason = _outcome(points, steps.nan_step)
+    if progress.nan_step is None:  # nothing can be sampled from weights that are not numbers
+        evaluate(progress.steps_done, "validation", "test")
+    status, reason = _outcome(progress)
     return Result(
         status=status,
         reason=reason,
-        steps_done=steps.steps_done,
+        steps_done=progress.steps_done,
         train_wall_s=train_wall_s,
         parameters=count_parameters(trainer.model),
         evaluations=tuple(points),
@@ -160,10 +181,10 @@ def train(
     )
 
 
-def _outcome(points: Sequence[EvaluationPoint], nan_step: int | None) -> tuple[Status, str | None]:
-    if nan_step is not None:
-        return Status.NAN, f"the loss or its gradient was not a number at step {nan_step}"
-    test = [p for p in points if p.split == "test"]
+def _outcome(progress: Progress) -> tuple[Status, str | None]:
+    if progress.nan_step is not None:
+        return Status.NAN, progress.nan_reason
+    test = [p for p in progress.evaluations if p.split == "test"]
     if test and test[-1].value is None:
         return Status.NAN, "the held-out metric was not a number after training"
     first, last = (test[0].value, test[-1].value) if test else (None, None)

@@ -19,13 +19,14 @@ from harness.record import EvaluationPoint, Result, Split
 from harness.spec import RunSpec
 from harness.worker.callbacks import StepJournal, finite
 from harness.worker.methods import peft_config
-from harness.worker.session import build, open_session, train, trainer_arguments
+from harness.worker.progress import Progress
+from harness.worker.session import autocast, build, open_session, train, trainer_arguments
 from harness.worker.trl_versions import build_config
 
 
-def train_sft(spec: RunSpec, launch: Launch, attempt: Path) -> Result:
+def train_sft(spec: RunSpec, launch: Launch, attempt: Path, progress: Progress) -> Result:
     """Load, evaluate, train, evaluate."""
-    session = open_session(spec, launch, attempt)
+    session = open_session(spec, launch, attempt, progress)
     config = build_config(SFTConfig, trainer_arguments(session))
     held_out = {"validation": session.splits.validation, "test": session.splits.test}
     trainer = build(
@@ -43,7 +44,7 @@ def train_sft(spec: RunSpec, launch: Launch, attempt: Path) -> Result:
     return train(
         session,
         trainer,
-        StepJournal(session.journal, per_step),
+        StepJournal(session.journal, progress, per_step),
         lambda split, step: held_out_nll(trainer, split, step, spec.evaluation.batch_size),
     )
 
@@ -70,7 +71,7 @@ def held_out_nll(trainer: SFTTrainer, split: Split, step: int, batch_size: int) 
             for k in ("input_ids", "attention_mask", "position_ids")
             if k in batch
         }
-        with trainer.compute_loss_context_manager():
+        with autocast(trainer):
             logits = model(**inputs).logits[:, :-1]  # (B, T-1, V)
         kept = labels != -100
         nats += cross_entropy(logits[kept].float(), labels[kept], reduction="sum").item()

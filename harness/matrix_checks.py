@@ -1,0 +1,115 @@
+"""What a matrix asks for that can't be: names nobody knows, arguments that don't fit together.
+
+Works on the plain data of a file, not on the parsed model, and passes over whatever has the wrong
+shape: so a file with a misspelt key is still told of its misspelt dataset, in one pass. What this
+leaves out: shapes and types, which are the models' (`spec`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, get_args
+
+from harness.arguments import check_arguments, check_batches, known_arguments
+from harness.errors import did_you_mean
+from harness.spec import DATASETS, REWARDS, Pair, Task
+
+_EMBEDDED = Path(__file__).parent / "worker" / "assets"
+_Data = dict[str, Any]
+
+
+def check_matrix(
+    data: _Data, where: str, overrides: _Data | None = None, *, is_whole: bool = True
+) -> list[str]:
+    """List what a matrix asks for that can't be, one sentence each.
+
+    `is_whole` is False where values were left out that the file does give.
+    """
+    problems: list[str] = []
+    shared = _map(data.get("trainer"))
+    for task in get_args(Task):
+        arguments = shared.get(task)
+        if arguments:
+            problems += check_arguments(task, _map(arguments), f"{where}: trainer.{task}")
+    for name, pair in _map(data.get("pairs")).items():
+        at = f"{where}: pairs.{name}"
+        problems += _check_names(_map(pair), at)
+        for task in get_args(Task):
+            if _map(pair).get("task") == task:
+                layer = _map(shared.get(task))
+                problems += _check_trainer(task, layer, pair, at, overrides or {}, is_whole)
+    return problems
+
+
+def applied_overrides(task: Task, overrides: _Data) -> _Data:
+    """Keep the overrides that a task's config knows."""
+    known = known_arguments(task)
+    return {k: v for k, v in overrides.items() if not known or k in known}
+
+
+def embedded_models() -> list[str]:
+    """The names that 'embedded:NAME' may take."""
+    return sorted(p.name for p in _EMBEDDED.iterdir() if p.is_dir()) if _EMBEDDED.is_dir() else []
+
+
+def _check_names(pair: _Data, at: str) -> Iterator[str]:
+    dataset = _map(pair.get("dataset")).get("name")
+    if isinstance(dataset, str) and dataset not in DATASETS:
+        yield _unknown(f"{at}.dataset.name", dataset, sorted(DATASETS))
+    source = _map(pair.get("model")).get("source")
+    kind, _, model = source.partition(":") if isinstance(source, str) else ("", "", "")
+    if kind == "embedded" and model not in embedded_models():
+        known = [f"embedded:{name}" for name in embedded_models()]
+        yield _unknown(f"{at}.model.source", str(source), known)
+    reward = pair.get("reward")
+    if pair.get("task") == "grpo" and reward not in REWARDS:
+        if reward is None or isinstance(reward, str):
+            yield _unknown(f"{at}.reward", reward, REWARDS)
+    elif pair.get("task") == "sft" and reward is not None:
+        yield f"{at}.reward: found {reward!r}, but an sft pair has no reward; remove it"
+    arms = _map(pair.get("arms"))
+    baseline = pair.get("baseline", Pair.model_fields["baseline"].default)
+    if arms and isinstance(baseline, str) and baseline not in arms:
+        yield _unknown(f"{at}.baseline", baseline, list(arms), "one of its arms: ")
+
+
+def _check_trainer(
+    task: Task, shared: _Data, pair: _Data, at: str, overrides: _Data, is_whole: bool
+) -> Iterator[str]:
+    own = _map(pair.get("trainer"))
+    applied = applied_overrides(task, overrides)
+    yield from check_arguments(task, own, f"{at}.trainer")
+    for name, arm in _map(pair.get("arms")).items():
+        where = f"{at}.arms.{name}"
+        arguments = _map(_map(arm).get("trainer"))
+        yield from check_arguments(task, arguments, f"{where}.trainer")
+        merged = {**shared, **own, **arguments, **applied}
+        yield from check_batches(task, merged, where)
+        yield from _check_difference(pair, arguments, where)
+        if is_whole and "max_steps" not in merged and "num_train_epochs" not in merged:
+            yield f"{where}: has neither max_steps nor num_train_epochs; set one"
+
+
+def _check_difference(pair: _Data, arguments: _Data, where: str) -> Iterator[str]:
+    default = Pair.model_fields["declared_differences"].default
+    declared = pair.get("declared_differences", default)
+    if not isinstance(declared, list | tuple) or not all(isinstance(d, str) for d in declared):
+        return  # said already, by the model
+    for key in sorted(set(arguments) - set(declared)):
+        yield (
+            f"{where}.trainer.{key}: arms may differ only in {', '.join(declared)}; move it to the "
+            "pair, or add it to declared_differences"
+        )
+
+
+def _unknown(
+    at: str, found: str | None, known: list[str] | tuple[str, ...], one_of: str = "one of "
+) -> str:
+    hint = did_you_mean(found or "", known)
+    return f"{at}: found {found!r}{hint}, expected {one_of}{', '.join(known) or '(none here)'}"
+
+
+def _map(value: Any) -> _Data:
+    """The value if it is a mapping, else an empty one."""
+    return value if isinstance(value, dict) else {}

@@ -1,0 +1,39 @@
+"""How far a run has come: what is kept of it when it fails on the way.
+
+Filled while the run trains and read by `__main__` when an exception ends it. Imports no ML library,
+so that a broken one can still be reported.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from harness.record import EvaluationPoint, Result, Status
+
+
+@dataclass
+class Progress:
+    """What a run has reached so far."""
+
+    steps_done: int = 0
+    nan_step: int | None = None  # the first step whose loss or gradient was not a number
+    evaluations: list[EvaluationPoint] = field(default_factory=list)
+
+    def failed(self, status: Status, reason: str) -> Result:
+        """Return the result of a run that an exception ended here.
+
+        An exception after a loss that was not a number is its consequence: sampling from NaN raises.
+        """
+        if self.nan_step is not None:
+            status, reason = Status.NAN, f"{self.nan_reason}; then {reason}"
+        return Result(
+            status=status,
+            reason=reason,
+            steps_done=self.steps_done,
+            evaluations=tuple(self.evaluations),
+        )
+
+    @property
+    def nan_reason(self) -> str:
+        """The sentence for a loss that was not a number."""
+        return f"the loss or its gradient was not a number at step {self.nan_step}"

@@ -1,0 +1,88 @@
+from __future__ import annotations
+
+from typing import Any
+
+import click
+import pytest
+
+from harness.options import parse_seeds, parse_settings
+
+CONTEXT = click.Context(click.Command("x"))
+PARAMETER = click.Option(["--x"])
+
+
+def settings(*pairs: str) -> dict[str, Any]:
+    return parse_settings(CONTEXT, PARAMETER, pairs)
+
+
+def refusal(parse: Any, given: Any) -> str:
+    with pytest.raises(click.BadParameter) as caught:
+        parse(CONTEXT, PARAMETER, given)
+    assert caught.value.exit_code == 2
+    return caught.value.message
+
+
+def test_seeds_are_single_or_ranges():
+    assert parse_seeds(CONTEXT, PARAMETER, "0, 2,4-6") == (0, 2, 4, 5, 6)
+    assert parse_seeds(CONTEXT, PARAMETER, str(2**32 - 1)) == (2**32 - 1,)
+    assert parse_seeds(CONTEXT, PARAMETER, None) is None
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("9" * 5000, "below 2**32"),
+        ("0-" + "9" * 5000, "below 2**32"),
+        (str(2**32), "below 2**32"),
+        ("0-20000", "at most 10,000 seeds"),
+        ("-1", "such as 0,1,2"),
+        ("x" * 5000, "such as 0,1,2"),
+        ("5-3", "at least one seed"),
+        ("", "such as 0,1,2"),
+    ],
+)
+def test_impossible_seeds_are_one_short_sentence(text, expected):
+    message = refusal(parse_seeds, text)
+    assert expected in message
+    assert len(message) < 250
+
+
+def test_a_setting_is_read_as_yaml():
+    assert settings("a=1e-4", "b=[x, true]", "c=", "d={k: null}", "e=x=y") == {
+        "a": 1e-4,
+        "b": ["x", True],
+        "c": None,
+        "d": {"k": None},
+        "e": "x=y",
+    }
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        (".nan", "learning_rate: found nan, expected a finite number"),
+        (".inf", "learning_rate: found inf, expected a finite number"),
+        ("1e999", "learning_rate: found inf, expected a finite number"),
+        ("[1, {a: .nan}]", "found nan"),
+        ("2020-01-01", "found 2020-01-01 (date), expected text, a number"),
+        ("1900-13-45", "expected a plain value"),
+        ("{1: 2}", "found the key 1, expected text"),
+        ("!!set {a}", "(set), expected text"),
+        ("9" * 5000, "expected a plain value"),
+        ("0x" + "f" * 5000, "beyond 64 bits"),
+        ("[" * 3000, "nested deeper than"),
+        ("&a [*a]", "inside of what it names"),
+        ("{a: 1, a: 2}", "the key 'a' stands already in line 1"),
+        ("'x", "expected a plain value"),
+    ],
+)
+def test_a_value_that_json_has_no_form_for_is_one_short_sentence(text, expected):
+    message = refusal(parse_settings, [f"learning_rate={text}"])
+    assert expected in message
+    assert "\n" not in message
+    assert len(message) < 400
+
+
+def test_all_settings_that_are_wrong_are_listed_at_once():
+    message = refusal(parse_settings, ["a=.nan", "b", "c=1", "d=['"])
+    assert len(message.splitlines()) == 3
