@@ -67,13 +67,13 @@ class Store:
         Raises: StudyError if another process holds it.
         """
         with disk_errors(self.root):
-            lock = FileLock(self.root / ".lock")
             try:
+                lock = FileLock(self.root / ".lock")
                 lock.acquire(timeout=0)
             except Timeout:
                 raise StudyError(
-                    f"study {self.root.name!r} is in use by another harness; wait for it, or use "
-                    "another --output-dir"
+                    f"study {self.root.name!r} is in use by another harness; wait for it, or name "
+                    "another folder"
                 ) from None
         try:
             yield
@@ -234,8 +234,7 @@ class Store:
 
     def has_runs(self) -> bool:
         """Whether any run has left something here."""
-        folder = self.root / "runs"
-        return folder.is_dir() and any(folder.iterdir())
+        return any((self.root / "runs").glob("*"))
 
     @property
     def report_dir(self) -> Path:

@@ -145,13 +145,12 @@ def train(
     """
     rows = {"validation": session.splits.validation, "test": session.splits.test}
     progress = session.progress
-    points = progress.evaluations
 
     def evaluate(step: int, *splits: Split) -> None:
         for split in splits:
             if len(rows[split]):
                 with session.journal.phase("evaluate"):
-                    points.append(measure(split, step))
+                    progress.evaluations.append(measure(split, step))
 
     trainer.add_callback(
         EvaluateOnTheWay(
@@ -167,14 +166,20 @@ def train(
         train_wall_s = time.monotonic() - begin
     if progress.nan_step is None:  # nothing can be sampled from weights that are not numbers
         evaluate(progress.steps_done, "validation", "test")
-    status, reason = _outcome(progress)
+    return _result(session, trainer, train_wall_s, adapter_sha256)
+
+
+def _result(
+    session: Session, trainer: Trainer, train_wall_s: float, adapter_sha256: str | None
+) -> Result:
+    status, reason = _outcome(session.progress)
     return Result(
         status=status,
         reason=reason,
-        steps_done=progress.steps_done,
+        steps_done=session.progress.steps_done,
         train_wall_s=train_wall_s,
         parameters=count_parameters(trainer.model),
-        evaluations=tuple(points),
+        evaluations=tuple(session.progress.evaluations),
         device=session.launch.gpu or "cpu",
         adapter_sha256=adapter_sha256,
         unusable_rows=session.splits.unusable,
