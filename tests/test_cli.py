@@ -76,6 +76,13 @@ def test_an_unwritable_folder_exits_7(typed, tmp_path):
     assert typed("bench", "-m", "tiny.yaml", "-o", "ro/study")[0] == 7
 
 
+@pytest.mark.skipif(not Path("/proc/self").exists(), reason="no /proc")
+def test_a_place_where_nobody_can_write_exits_7(typed):
+    code, _, err = typed("bench", "-m", "tiny.yaml", "-o", "/proc/harness")
+    assert code == 7
+    assert "--output-dir" in err
+
+
 def test_a_folder_below_a_file_exits_7(typed):
     assert typed("bench", "-m", "tiny.yaml", "-o", "tiny.yaml/study")[0] == 7
 
