@@ -71,16 +71,18 @@ class Finding(Frozen):
 def judge(
     matrix: Matrix, cells: Cells, undeclared_pairs: frozenset[str] = frozenset()
 ) -> list[Finding]:
-    """Judge every arm that is not its pair's baseline.
+    """Judge every planned arm that is not its pair's baseline.
 
-    cells: (pair, arm, seed) → the run's status (None: not run yet) and its summary.
+    cells: (pair, arm, seed) → the run's status (None: not run yet) and its summary, for every planned
+    run; an arm that a filter left out has none and is not judged.
     undeclared_pairs: pairs whose arms differ in arguments that the matrix did not declare.
     """
+    planned = {(name, arm) for name, arm, _ in cells}
     return [
         _judge_arm(name, pair, arm, cells, name not in undeclared_pairs)
         for name, pair in matrix.pairs.items()
         for arm in pair.arms
-        if arm != pair.baseline
+        if arm != pair.baseline and (name, arm) in planned
     ]
 
 
@@ -101,7 +103,8 @@ def sentence(findings: Sequence[Finding]) -> str:
         return f"No seed finished in both arms of a comparison, so there is no finding{rest}."
     total = _comparisons(len(ours))
     if words["supported"] + words["refuted"] == 0:
-        text = f"Whether LoRA matches full fine-tuning can't be decided in any of {total}"
+        where = f" in any of {total}" if len(ours) > 1 else ""
+        text = f"Whether LoRA matches full fine-tuning can't be decided{where}"
         text += f", and {untested} of them could not be tested" if untested else ""
     else:
         parts = [

@@ -149,6 +149,13 @@ def test_a_filter_runs_a_part_and_the_rest_joins_the_same_study(folder):
     assert len(Store(folder / "study").read_study().planned) == 12
 
 
+def test_a_study_of_one_arm_alone_has_a_report_and_no_finding(folder):
+    outcome = run(folder, filters=("sft-micro.full.s0",), renders_report=True)
+    assert outcome.exit_code == 0
+    assert outcome.view.findings == []
+    assert "no finding" in (folder / "study/report/report.md").read_text()
+
+
 def test_a_study_of_another_matrix_is_refused(folder):
     run(folder, filters=("sft-micro.full.s0",))
     (folder / "tiny.yaml").write_text(MATRIX.replace("name: tiny", "name: other"))

@@ -188,7 +188,14 @@ def test_matching_a_baseline_that_learned_nothing_is_inconclusive():
 def test_no_shared_seed_is_not_tested():
     got = finding("sft-micro", [0.5, None], [None, 0.5])
     assert (got.word, got.worse_by, got.memory) == ("not tested", None, ())
-    assert finding("sft-micro", [], []).word == "not tested"
+
+
+def test_an_arm_that_no_run_was_planned_for_is_not_judged():
+    """A filter left it out: it is neither a finding nor 'could not be tested'."""
+    matrix = build_matrix(Plan())
+    only_full = {("sft-micro", "full", s): (Status.OK, summary("sft-micro", 0.5)) for s in range(3)}
+    assert judge(matrix, only_full) == []
+    assert "no finding" in sentence([])
 
 
 def test_a_value_that_is_not_finite_can_not_enter():
