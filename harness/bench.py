@@ -17,7 +17,7 @@ from pathlib import Path
 from types import FrameType
 
 from harness import __version__
-from harness.errors import ConfigError, NewerFormatError, StudyError
+from harness.errors import ConfigError, NewerFormatError, RunsFailed, StudyError
 from harness.launch import Launch, Launcher
 from harness.launch.watch import Limits
 from harness.parity import Resolved, undeclared_in_study
@@ -47,7 +47,8 @@ class Outcome:
         """0 if everything asked for is ok, 3 if some runs failed, 128 + signal if interrupted."""
         if self.interrupted_by is not None:
             return 128 + self.interrupted_by
-        return 0 if all(s is Status.OK for s in self.statuses.values()) else 3
+        is_ok = all(s is Status.OK for s in self.statuses.values())
+        return 0 if is_ok else RunsFailed.exit_code
 
 
 def bench(request: Request, launcher: Launcher, display: Display) -> Outcome:

@@ -3,7 +3,6 @@
 HarnessError (1)
 ├── ConfigError (2)       the command or a matrix asks for something impossible; lists every problem
 ├── RunsFailed (3)        some runs failed; the others are finished and recorded
-├── EvidenceError (6)     not enough evidence, nothing measured, or not comparable
 ├── MachineError (7)      the machine or an access is unfit: GPU, driver, disk, gated repository
 └── StudyError (8)        a study folder is locked, or a record in it is corrupted
     └── NewerFormatError  written by a newer harness: upgrade, nothing is damaged
@@ -43,12 +42,6 @@ class RunsFailed(HarnessError):  # noqa: N818 - it says what happened
     """Some runs failed; everything that finished is recorded."""
 
     exit_code = 3
-
-
-class EvidenceError(HarnessError):
-    """There is not enough evidence, nothing was measured, or two things are not comparable."""
-
-    exit_code = 6
 
 
 class MachineError(HarnessError):

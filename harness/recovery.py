@@ -14,7 +14,8 @@ import psutil
 from harness.errors import NewerFormatError, StudyError
 from harness.files import disk_errors
 from harness.launch.ending import read_result
-from harness.measure.sealing import SPOOL, seal_samples
+from harness.measure.sampler import SPOOL
+from harness.measure.sealing import seal_samples
 from harness.record import Attempt, Exit, Record, Status
 from harness.spec import RunSpec
 from harness.store import Store

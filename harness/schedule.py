@@ -111,7 +111,7 @@ class Schedule:
         attempt = store.new_attempt(spec.run_id)
         launch = launch.model_copy(update={"core": slot.core, "gpu": slot.gpu})
         store.write_attempt(attempt, launch, "launch.json")
-        started = datetime.now(UTC)
+        started, began_s = datetime.now(UTC), time.monotonic()
         sampler = None
         with disk_errors(attempt):
             handle = self.launcher.start(attempt, launch)
@@ -128,13 +128,13 @@ class Schedule:
                 {"run_id": spec.run_id, "core": slot.core, "gpu": slot.gpu},
             )
         )
-        return Running(spec, slot, attempt, handle, watched, sampler, started, time.monotonic())
+        return Running(spec, slot, attempt, handle, watched, sampler, started, began_s)
 
     def _finish(self, run: Running, ending: Ending) -> None:
+        wall_s = time.monotonic() - run.began_s
         run.handle.close()
         if run.sampler:
             run.sampler.stop()
-        wall_s = time.monotonic() - run.began_s
         attempt = Attempt(
             number=attempt_number(run.attempt),
             status=ending.status,

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 
 import pytest
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+# Processes that tests start import the tests' stand-ins from whatever folder they run in.
+os.environ["PYTHONPATH"] = str(Path(__file__).parent.parent)
 
 MATRIX = """\
 format: 1

@@ -23,6 +23,7 @@ from harness.store import Store
 from harness.view import load_view
 from tests.conftest import MATRIX
 from tests.fake_worker import COMMAND
+from tests.waiting import wait_until
 
 SUPERVISOR = """
 import os, sys
@@ -224,17 +225,10 @@ def supervisor(folder: Path, **environment: str) -> subprocess.Popen[bytes]:
     )
 
 
-def wait_until(condition, patience_s: float = 20) -> None:
-    deadline = time.monotonic() + patience_s
-    while not condition():
-        assert time.monotonic() < deadline, "waited in vain"
-        time.sleep(0.02)
-
-
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_an_interrupt_seals_the_state_and_the_same_command_goes_on(folder, number):
     process = supervisor(folder, FAKE_STEP_S="0.4")
-    wait_until(lambda: len(list(folder.glob("study/runs/*/attempt-1/steps.jsonl"))) >= 2)
+    wait_until(lambda: list(folder.glob("study/runs/*/attempt-1/steps.jsonl")))
     process.send_signal(number)
     assert process.wait(20) == 128 + number
     store = Store(folder / "study")
@@ -329,7 +323,7 @@ def test_a_record_of_a_newer_harness_is_left_alone(folder):
 def test_a_second_interrupt_ends_the_runs_at_once(folder):
     modes = dict.fromkeys(("sft-micro.full.s0", "sft-micro.lora.s0"), "ignore-sigterm")
     process = supervisor(folder, FAKE_MODES=json.dumps(modes), GRACE_S="60")
-    wait_until(lambda: len(list(folder.glob("study/runs/*/attempt-1/steps.jsonl"))) >= 2)
+    wait_until(lambda: list(folder.glob("study/runs/*/attempt-1/steps.jsonl")))
     time.sleep(0.3)
     process.send_signal(signal.SIGINT)
     time.sleep(0.5)
@@ -338,11 +332,11 @@ def test_a_second_interrupt_ends_the_runs_at_once(folder):
 
 
 def test_two_studies_on_one_core_are_told_so():
-    with hold([Slot(0, None), Slot(1, None)], 1) as (first, shared):
+    with hold([Slot(9000, None), Slot(9001, None)], 1) as (first, shared):
         assert shared == ()
         code = (
             "from harness.slots import Slot, hold\n"
-            "with hold([Slot(0, None), Slot(1, None)], 2) as (slots, shared): print(slots, shared)"
+            "with hold([Slot(9000, None), Slot(9001, None)], 2) as (slots, shared): print(slots, shared)"
         )
         told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout
         assert told.count("core=") == 2

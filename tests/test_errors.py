@@ -11,7 +11,6 @@ from harness import errors
         ("HarnessError", 1),
         ("ConfigError", 2),
         ("RunsFailed", 3),
-        ("EvidenceError", 6),
         ("MachineError", 7),
         ("StudyError", 8),
     ],

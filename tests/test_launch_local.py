@@ -7,7 +7,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import psutil
@@ -20,21 +19,10 @@ from harness.launch.watch import Limits, Watched
 from harness.record import Exit, Status
 from harness.worker.confine import confine
 from tests.fake_worker import COMMAND, ENTRY, make_attempt
+from tests.waiting import wait_until
 
 ROOT = Path(__file__).parent.parent
 LIMITS = Limits(timeout_s=30, stall_s=30, grace_s=0.3)
-
-
-@pytest.fixture(autouse=True)
-def _importable(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("PYTHONPATH", str(ROOT))
-
-
-def wait_until(is_true: Callable[[], object], patience_s: float = 10.0) -> None:
-    deadline = time.monotonic() + patience_s
-    while not is_true():
-        assert time.monotonic() < deadline, "waited in vain"
-        time.sleep(0.01)
 
 
 def watch_to_the_end(handle: Handle, attempt: Path, limits: Limits = LIMITS):

@@ -17,14 +17,9 @@ from harness.launch.local import LocalLauncher
 from harness.launch.watch import Limits, Watched
 from harness.record import Exit, Status
 from tests.fake_worker import ENTRY, make_attempt
-from tests.test_launch_local import ROOT, is_gone, wait_until
+from tests.test_launch_local import is_gone, wait_until
 
 LAUNCH = Launch(waits_for_sampler=False)
-
-
-@pytest.fixture(autouse=True)
-def _importable(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("PYTHONPATH", str(ROOT))
 
 
 def warm_launcher(entry: str = ENTRY, preload: tuple[str, ...] = ()) -> LocalLauncher:

@@ -8,7 +8,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -17,21 +16,10 @@ from harness.measure.sampler import Pace, Sampler, Spool, next_deadline
 from harness.measure.sealing import read_samples
 from harness.measure.sources import Sample
 from harness.record import SamplerSummary
+from tests.waiting import wait_until
 
 ROOT = Path(__file__).parent.parent
 MIB = 2**20
-
-
-@pytest.fixture(autouse=True)
-def _importable(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("PYTHONPATH", str(ROOT))
-
-
-def wait_until(is_true: Callable[[], object], patience_s: float = 10.0) -> None:
-    deadline = time.monotonic() + patience_s
-    while not is_true():
-        assert time.monotonic() < deadline, "waited in vain"
-        time.sleep(0.01)
 
 
 def python(program: str, **options) -> subprocess.Popen:

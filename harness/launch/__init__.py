@@ -15,6 +15,10 @@ from typing import Protocol, Self
 from harness.record import Exit
 from harness.spec import Count, Frozen, PositiveInt
 
+# Set by whoever starts a worker that shall not outlive it: the starter's process id. The worker's
+# own getppid() would come too late to see a starter that died at once.
+PARENT_VARIABLE = "HARNESS_PARENT_PID"
+
 
 class Launch(Frozen):
     """`launch.json`: the conditions a worker runs under, beside what it trains (`../spec.json`)."""

@@ -16,9 +16,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Self
 
-from harness.launch import Handle, Launch
+from harness.launch import PARENT_VARIABLE, Handle, Launch
 from harness.launch.group import ProcessGroup
-from harness.launch.warm import PARENT_VARIABLE, ForkServer
+from harness.launch.warm import ForkServer
 from harness.record import Exit
 
 ENTRY = "harness.worker.__main__:run_attempt"

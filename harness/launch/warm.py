@@ -18,12 +18,11 @@ from pathlib import Path
 from typing import IO, Any
 
 from harness.errors import MachineError
+from harness.launch import PARENT_VARIABLE
 from harness.launch.group import ProcessGroup
 from harness.record import Exit
 from harness.text import clean
 
-# Tells a process whose death to follow; worker/confine reads it.
-PARENT_VARIABLE = "HARNESS_PARENT_PID"
 # Importing takes 10 s; on a cold network disk it has been seen to take minutes.
 READY_S = 300.0
 ANSWER_S = 30.0

@@ -12,9 +12,10 @@ from typing import Any
 
 import pandas as pd
 
+from harness.measure.sampler import SPOOL
 from harness.record import FORMAT, MEMORY_COLUMNS
 
-SPOOL, TABLE = "memory.csv", "memory.parquet"
+TABLE = "memory.parquet"
 
 
 def seal_samples(attempt: Path) -> None:

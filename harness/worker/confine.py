@@ -9,16 +9,10 @@ from __future__ import annotations
 import os
 import signal
 import sys
-from typing import TYPE_CHECKING
 
 from harness.errors import MachineError
+from harness.launch import PARENT_VARIABLE, Launch
 
-if TYPE_CHECKING:
-    from harness.launch import Launch
-
-# Set by whoever starts a worker that shall not outlive it: the starter's process id. The worker's
-# own getppid() would come too late to see a starter that died at once.
-PARENT_VARIABLE = "HARNESS_PARENT_PID"
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
 

@@ -26,7 +26,6 @@ from harness.spec import Model
 from harness.worker import smollm2
 
 EMBEDDED = Path(__file__).parent / "assets"
-HUB_SMOLLM2 = "HuggingFaceTB/SmolLM2-135M-Instruct"
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
@@ -41,10 +40,18 @@ class Loaded:
 def load_model(spec: Model) -> Loaded:
     """Load a pair's model and tokenizer at the spec's dtype.
 
-    Raises: ConfigError for an embedded name that does not exist; MachineError if the source is out
-    of reach; huggingface_hub's own errors for a repository.
+    Raises: ConfigError for an embedded name that does not exist; MachineError if SmolLM2 is neither
+    cached nor within reach; huggingface_hub's own errors for another repository.
     """
-    source = locate(spec.source)
+    try:
+        return _load(locate(spec.source), spec)
+    except OSError as error:  # what transformers raises for anything the Hub did not give
+        if spec.source == "smollm2":
+            raise MachineError(smollm2.missing_message()) from error
+        raise
+
+
+def _load(source: str, spec: Model) -> Loaded:
     tokenizer = AutoTokenizer.from_pretrained(source, revision=spec.revision)
     model = AutoModelForCausalLM.from_pretrained(
         source,
@@ -78,11 +85,8 @@ def locate(source: str) -> str:
         if cached is not None:
             return str(cached)
         if os.environ.get("HF_HUB_OFFLINE") == "1":
-            raise MachineError(
-                "SmolLM2-135M is not in the cache and the Hub is switched off (HF_HUB_OFFLINE=1); "
-                "run `make smollm2` once"
-            )
-        return HUB_SMOLLM2
+            raise MachineError(smollm2.missing_message())
+        return smollm2.HUB_REPOSITORY
     return source
 
 
