@@ -198,6 +198,8 @@ def _resolve(
             **applied_overrides(pair.task, overrides),
         },
         evaluation=pair.evaluation,
+        parallel=arm.parallel,
+        keeps_adapter=matrix.keeps_adapters and arm.method == "lora",
     )
 
 

@@ -43,6 +43,9 @@ class Request:
     stall_s: int | None = None
     grace_s: float = 10.0
     renders_report: bool = True
+    budget: str | None = None  # one of the pairs' budgets; the matrix's own if None
+    rehearses: bool = False
+    maps: dict[str, str] = field(default_factory=dict)  # repository → local folder
     command: str = "harness bench"
 
 

@@ -12,11 +12,11 @@ Format history (the number in every file):
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from harness.spec import Count, Frozen
+from harness.spec import Count, Frozen, absent
 
 FORMAT = 1
 
@@ -79,6 +79,47 @@ class ParameterCounts(Frozen):
     adapter: Count = Field(description="adapter weights")
 
 
+class Source(Frozen):
+    """A repository that a run read, and at which commit."""
+
+    repository: str
+    kind: Literal["model", "dataset"]
+    commit: str | None = Field(
+        None, description="null for a mapped folder, an embedded model, generated or fixture rows"
+    )
+    is_mapped: bool = Field(False, description="a local folder took the repository's place (--map)")
+
+
+class Translation(Frozen):
+    """A trainer argument that did not reach the installed TRL as the matrix gives it."""
+
+    argument: str
+    value: str = Field(description="as the matrix gives it, as JSON")
+    became: str | None = Field(description="what was passed, as 'name=value'; null if nothing was")
+    why: str = Field(description="one sentence")
+
+
+class Generation(Frozen):
+    """What sampled the completions of a GRPO run."""
+
+    engine: Literal["transformers", "vllm"]
+    version: str | None = None
+    mode: str | None = Field(None, description="colocate or server (vllm)")
+    pool_bytes: Count | None = Field(
+        None, description="memory that the engine reserves for its key-value cache"
+    )
+    sleeps: bool | None = Field(None, description="whether it frees its pool while training runs")
+
+
+class Distributed(Frozen):
+    """How many processes trained, and what really wrapped the model."""
+
+    processes: Annotated[int, Field(ge=1)]
+    asked: str = Field(description="the strategy of the matrix")
+    type: str = Field(description="accelerate's DistributedType")
+    wrapper: str = Field(description="the class of the wrapped model, or of its sharded blocks")
+
+
 class Result(Frozen):
     """`result.json`: the worker's last word, written by temp file and rename."""
 
@@ -100,6 +141,16 @@ class Result(Frozen):
     notes: tuple[str, ...] = Field(
         (), description="what a reader must know, e.g. arguments not passed"
     )
+    unusable_count: Count = Field(
+        0,
+        exclude_if=absent(0),
+        description="rows left out in all; above 50, unusable_rows holds the first ones and the "
+        "attempt's unusable_rows.txt every one",
+    )
+    sources: tuple[Source, ...] = Field((), exclude_if=absent(()))
+    translations: tuple[Translation, ...] = Field((), exclude_if=absent(()))
+    generation: Generation | None = Field(None, exclude_if=absent(None))
+    distributed: Distributed | None = Field(None, exclude_if=absent(None))
 
 
 class StepRow(Frozen):
@@ -231,3 +282,5 @@ class Study(Frozen):
     created_utc: str
     harness_version: str
     command: str = Field(description="the command that made it, paths left out")
+    budget: str | None = Field(None, exclude_if=absent(None), description="--budget")
+    is_rehearsal: bool = Field(False, exclude_if=absent(False), description="--rehearse")

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Callable
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
@@ -17,7 +18,11 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_vali
 Task = Literal["sft", "grpo"]
 Method = Literal["full", "lora"]
 Precision = Literal["float32", "bfloat16"]
-Scale = Literal["embedded", "small", "full"]
+Scale = Literal["embedded", "small", "full", "rehearsal"]
+BudgetName = Literal["short", "standard", "full"]
+Objective = Literal["trl", "blog"]
+Strategy = Literal["ddp", "fsdp2", "zero3"]
+ChatTemplate = Literal["plain", "reasoning"]
 Value = bool | int | float | str | None | list[Any] | dict[str, Any]
 
 # The dataset names a matrix may use, and the module in worker/data that serves each.
@@ -26,10 +31,16 @@ DATASETS: dict[str, str] = {
     "micro-steps": "micro_steps",
     "gsm_symbolic": "gsm_symbolic",
     "chain_sum": "chain_sum",
+    "allenai/tulu-3-sft-mixture": "tulu3",
+    "open-thoughts/OpenThoughts-114k": "openthoughts",
+    "openai/gsm8k": "gsm8k",
+    "zwhe99/DeepMath-103K": "deepmath",
+    "HuggingFaceH4/OpenR1-Math-220k-default-verified": "openr1_math",
 }
 
-# The reward functions a GRPO pair may name; all of them are TRL's own.
-REWARDS = ("reasoning_accuracy", "accuracy")
+# The reward functions a GRPO pair may name: TRL's own, and the page's first version, which did not
+# demand `</think>`.
+REWARDS = ("reasoning_accuracy", "accuracy", "strip_reasoning_accuracy")
 
 # A name that is safe as a folder name and in a selector.
 Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$", max_length=60)]
@@ -39,6 +50,14 @@ Count = Annotated[int, Field(ge=0)]
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
 # All rows of a split are in memory at once.
 MOST_ROWS = 10_000_000
+
+
+def absent(default: object) -> Callable[[object], bool]:
+    """Leave a field out of a dump while it holds its default (`Field(exclude_if=…)`).
+
+    For fields that joined after studies were made: a hash taken without them stays true.
+    """
+    return lambda value: value == default
 
 
 class Frozen(BaseModel):
@@ -71,11 +90,22 @@ class Model(Frozen):
         "anything else is a Hub repository or a local folder",
     )
     label: str | None = Field(None, description="the name shown in reports; the source if null")
+    reason: str | None = Field(
+        None,
+        exclude_if=absent(None),
+        description="why this repository, where the page names or links another",
+    )
+    chat_template: ChatTemplate | None = Field(
+        None,
+        exclude_if=absent(None),
+        description="a template of the harness's own, for a base model that has none; the "
+        "tokenizer's own if null",
+    )
     revision: str | None = Field(None, description="commit, branch or tag on the Hub")
     dtype: Precision = Field(
         "float32",
-        description="master precision of the weights, the same in every arm; autocast is the "
-        "trainer argument `bf16`",
+        description="master precision of the weights that are trained and of those that are not, "
+        "the same in every arm; autocast is the trainer argument `bf16`",
     )
 
     @property
@@ -88,10 +118,26 @@ class DatasetSpec(Frozen):
     """The rows of a pair. Splits depend on this alone, never on a run's seed."""
 
     name: str = Field(min_length=1, description="one of the dataset modules in worker/data")
-    train_rows: PositiveInt = Field(le=MOST_ROWS, description="rows that are trained on")
+    revision: str | None = Field(
+        None, exclude_if=absent(None), description="commit, branch or tag on the Hub"
+    )
+    rows_from: Literal["source", "fixture"] = Field(
+        "source",
+        exclude_if=absent("source"),
+        description="'fixture' is a few rows of the same schema in our own words, shipped with the "
+        "harness (rehearsal)",
+    )
+    train_rows: Annotated[int, Field(ge=1, le=MOST_ROWS)] | None = Field(
+        description="rows that are trained on; null is all that the held-out splits leave"
+    )
     validation_rows: Count = Field(0, le=MOST_ROWS, description="rows that choices are made on")
     test_rows: PositiveInt = Field(le=MOST_ROWS, description="rows that arms are judged on")
     seed: int = Field(0, description="seed of the split and of generated rows")
+    max_prompt_tokens: PositiveInt | None = Field(
+        None,
+        exclude_if=absent(None),
+        description="rows with a longer prompt are left out, counted and listed",
+    )
     options: dict[str, Value] = Field(
         default_factory=dict, description="parameters of the dataset module"
     )
@@ -110,11 +156,34 @@ class Evaluation(Frozen):
     )
 
 
+class Parallel(Frozen):
+    """Several processes for one run, started by `accelerate launch`, each with a GPU of its own."""
+
+    processes: Annotated[int, Field(ge=2)] = Field(description="how many, a GPU (or core) each")
+    strategy: Strategy = Field(
+        description="ddp copies the model, fsdp2 and zero3 shard it; files in benchmarks/accelerate"
+    )
+
+
+class Budget(Frozen):
+    """How long a pair trains under one `--budget`."""
+
+    max_steps: PositiveInt = Field(description="optimizer steps")
+    every_steps: Count = Field(0, description="evaluate the validation rows every N of them")
+    reason: str = Field(min_length=1, description="what that length stands for")
+
+
 class Arm(Frozen):
     """One way to train a pair."""
 
     method: Method = Field(description="full fine-tuning, or LoRA")
     lora: Lora | None = Field(None, description="the adapter; required by method 'lora'")
+    rate_reason: str | None = Field(
+        None, exclude_if=absent(None), description="where the learning rate comes from"
+    )
+    parallel: Parallel | None = Field(
+        None, exclude_if=absent(None), description="several processes; one if null"
+    )
     trainer: dict[str, Value] = Field(
         default_factory=dict, description="arguments of TRL's config, on top of the pair's"
     )
@@ -136,6 +205,16 @@ class Pair(Frozen):
     dataset: DatasetSpec = Field(description="what it is trained on")
     reward: str | None = Field(
         None, description="TRL's reward function (grpo): " + ", ".join(REWARDS)
+    )
+    objective: Objective = Field(
+        "trl",
+        exclude_if=absent("trl"),
+        description="'blog' sets TRL's GRPO arguments to the blog's objective; 'trl' leaves TRL's",
+    )
+    budgets: dict[BudgetName, Budget] = Field(
+        default_factory=dict,
+        exclude_if=absent({}),
+        description="max_steps and evaluation.every_steps by `--budget`",
     )
     trainer: dict[str, Value] = Field(
         default_factory=dict, description="arguments of TRL's SFTConfig or GRPOConfig, both arms"
@@ -166,6 +245,14 @@ class Matrix(Frozen):
         "auto", description="where it runs; auto takes a GPU where there is one"
     )
     seeds: tuple[Seed, ...] = Field(min_length=1, description="one training run per seed and arm")
+    budget: BudgetName | None = Field(
+        None, exclude_if=absent(None), description="the pairs' budget that counts unless asked"
+    )
+    keeps_adapters: bool = Field(
+        False,
+        exclude_if=absent(False),
+        description="save each trained adapter in its attempt's folder, for `harness publish`",
+    )
     timeout_s: PositiveInt = Field(3600, description="a run longer than this is ended: timeout")
     stall_s: PositiveInt = Field(600, description="a run silent for this long is ended: stalled")
     warmup_steps_excluded: Count = Field(
@@ -198,6 +285,8 @@ class RunSpec(Frozen):
     lora: Lora | None
     trainer: dict[str, Value]
     evaluation: Evaluation
+    parallel: Parallel | None = Field(None, exclude_if=absent(None))
+    keeps_adapter: bool = Field(False, exclude_if=absent(False))
 
     @property
     def cell(self) -> str:

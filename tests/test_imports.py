@@ -16,13 +16,20 @@ ORDER = (
     "caches",
     "files",
     "spec",
+    "catalog",
+    "translation",
     "record",
     "arguments",
     "matrix_file",
     "matrix_checks",
+    "rehearsal",
     "matrix",
     "parity",
     "store",
+    "sizes",
+    "rates",
+    "estimate",
+    "hub",
     "measure",
     "stats",
     "summary",
@@ -42,21 +49,28 @@ ORDER = (
     "charts",
     "export",
     "report",
+    "publish",
     "launch",
     "progress",
     "recovery",
     "slots",
     "plan",
+    "preflight",
     "schedule",
     "bench",
     "doctor",
     "options",
     "terminal",
     "browse",
+    "planning",
+    "exchange",
     "cli",
 )
 # What worker/ may use of the house.
-WORKER_MAY = {"errors", "caches", "files", "spec", "record", "launch", "measure", "store", "worker"}
+WORKER_MAY = {
+    *("errors", "caches", "files", "spec", "catalog", "translation", "record", "launch", "measure"),
+    *("store", "worker"),
+}
 ML = ("torch", "transformers", "trl", "peft", "datasets", "accelerate")
 
 

@@ -12,6 +12,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Protocol, Self
 
+from pydantic import Field
+
 from harness.record import Exit
 from harness.spec import Count, Frozen, PositiveInt
 
@@ -30,6 +32,8 @@ class Launch(Frozen):
     memory_limit_bytes: PositiveInt | None = None  # limit on the worker's private memory
     waits_for_sampler: bool = True  # start only when the sampler has taken its first sample
     sampler_hz: float = 20.0
+    # Repository → the folder that holds it here; absent for what ships with the harness.
+    places: dict[str, str] = Field(default_factory=dict)
 
 
 class Handle(Protocol):

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -37,14 +38,16 @@ class Loaded:
     tokenizer: PreTrainedTokenizerBase
 
 
-def load_model(spec: Model) -> Loaded:
+def load_model(spec: Model, places: Mapping[str, str] | None = None) -> Loaded:
     """Load a pair's model and tokenizer at the spec's dtype.
+
+    `places` says in which folder a repository's files lie; transformers finds the others itself.
 
     Raises: ConfigError for an embedded name that does not exist; MachineError if SmolLM2 is neither
     cached nor within reach; huggingface_hub's own errors for another repository.
     """
     try:
-        return _load(locate(spec.source), spec)
+        return _load((places or {}).get(spec.source) or locate(spec.source), spec)
     except OSError as error:  # what transformers raises for anything the Hub did not give
         if spec.source == "smollm2":
             raise MachineError(smollm2.missing_message()) from error

@@ -56,8 +56,8 @@ def open_session(spec: RunSpec, launch: Launch, attempt: Path, progress: Progres
     torch.set_num_threads(launch.threads)
     journal = Journal(attempt, is_cuda=launch.gpu is not None)
     with journal.phase("load"):
-        loaded = load_model(spec.model)
-        splits = load_splits(spec.task, spec.dataset)
+        loaded = load_model(spec.model, launch.places)
+        splits = load_splits(spec.task, spec.dataset, launch.places, loaded.tokenizer)
     return Session(spec, launch, attempt, journal, progress, loaded, splits)
 
 

@@ -12,6 +12,7 @@ a pair trains and is judged on the same rows. What this leaves out: tokenisation
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
@@ -38,15 +39,20 @@ class Request:
     """What a pair asks of a dataset module."""
 
     task: str
-    train_rows: int
+    train_rows: int | None  # None is all that the held-out splits leave
     validation_rows: int
     test_rows: int
     seed: int
     options: dict[str, Any]
+    folder: str | None = None  # where a repository's files lie; None for generated rows
+    max_prompt_tokens: int | None = None
+    tokenizer: Any = None  # the pair's, to count a prompt's tokens as it will be fed
 
 
-def load_splits(task: str, dataset: DatasetSpec) -> Splits:
-    """Load the rows of a pair.
+def load_splits(
+    task: str, dataset: DatasetSpec, places: Mapping[str, str] | None = None, tokenizer: Any = None
+) -> Splits:
+    """Load the rows of a pair; `places` says in which folder a repository's files lie.
 
     Raises: ConfigError if the dataset has no module here or refuses the request.
     """
@@ -63,6 +69,9 @@ def load_splits(task: str, dataset: DatasetSpec) -> Splits:
         test_rows=dataset.test_rows,
         seed=dataset.seed,
         options=dict(dataset.options),
+        folder=(places or {}).get(dataset.name),
+        max_prompt_tokens=dataset.max_prompt_tokens,
+        tokenizer=tokenizer,
     )
     splits: Splits = module.load(request)
     return splits
