@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from harness.errors import ConfigError, StudyError, did_you_mean
-from harness.options import JSON, POSITIVE, STUDY, Commands, complete_matrix
+from harness.options import BUDGET, JSON, POSITIVE, STUDY, Commands, complete_matrix
 
 if TYPE_CHECKING:
+    from harness.spec import Matrix, RunSpec
     from harness.view import RunView
 
 
@@ -127,36 +128,73 @@ def matrix_ls(is_json: bool) -> int:
 
 @matrix.command("show")
 @click.argument("name", shell_complete=complete_matrix)
+@BUDGET
 @JSON
-def matrix_show(name: str, is_json: bool) -> int:
+def matrix_show(name: str, budget: str | None, is_json: bool) -> int:
     """Show a matrix: every arm's arguments, and where each comes from."""
     from harness.matrix import expand as expand_matrix
-    from harness.matrix import load_matrix, origin
+    from harness.matrix import load_matrix
+    from harness.rehearsal import adapt
 
-    loaded = load_matrix(name).matrix
+    loaded = adapt(load_matrix(name).matrix, budget)
     specs = expand_matrix(loaded)
     if is_json:
         for spec in specs:
-            origins = {k: origin(loaded, spec, k, {}) for k in spec.trainer}
-            line = {"run_id": spec.run_id, **spec.model_dump(mode="json"), "origin": origins}
-            click.echo(json.dumps(line))
+            click.echo(json.dumps(_as_line(loaded, spec)))
         return 0
-    click.echo(f"{loaded.name}: {loaded.title}\nseeds {', '.join(map(str, loaded.seeds))}")
+    length = f"\nbudget {loaded.budget}" if loaded.budget else ""
+    click.echo(f"{loaded.name}: {loaded.title}\nseeds {', '.join(map(str, loaded.seeds))}{length}")
     shown = set()
     for spec in specs:
-        if (spec.pair, spec.arm) in shown:
-            continue
-        shown.add((spec.pair, spec.arm))
-        click.echo(
-            f"\n{spec.pair}.{spec.arm}: {spec.task} of {spec.model.shown} on {spec.dataset.name}"
-        )
-        if spec.lora:
-            click.echo(
-                f"  LoRA r={spec.lora.r} alpha={spec.lora.lora_alpha:g} on {spec.lora.target_modules}"
-            )
-        for key, value in sorted(spec.trainer.items()):
-            click.echo(f"  {key} = {value}   [{origin(loaded, spec, key, {})}]")
+        if (spec.pair, spec.arm) not in shown:
+            shown.add((spec.pair, spec.arm))
+            _show_arm(loaded, spec)
     return 0
+
+
+def _as_line(loaded: Matrix, spec: RunSpec) -> dict[str, Any]:
+    """A run as plain data: its spec, its rate, and where each argument comes from."""
+    from harness.matrix import origin
+
+    arm = loaded.pairs[spec.pair].arms[spec.arm]
+    return {
+        "run_id": spec.run_id,
+        **spec.model_dump(mode="json"),
+        "revision_policy": revision_policy(spec),
+        "learning_rate": spec.trainer.get("learning_rate"),
+        "learning_rate_from": arm.rate_reason or origin(loaded, spec, "learning_rate", {}),
+        "origin": {k: origin(loaded, spec, k, {}) for k in spec.trainer},
+    }
+
+
+def revision_policy(spec: RunSpec) -> str:
+    """Say which commit of its repositories a run reads."""
+    model, dataset = spec.model.revision or "main", spec.dataset.revision or "main"
+    return f"model {model}, dataset {dataset}; resolved to commits when fetched, kept for the study's life"
+
+
+def _show_arm(loaded: Matrix, spec: RunSpec) -> None:
+    from harness.matrix import origin
+
+    pair, arm = loaded.pairs[spec.pair], loaded.pairs[spec.pair].arms[spec.arm]
+    click.echo(
+        f"\n{spec.pair}.{spec.arm}: {spec.task} of {spec.model.shown} on {spec.dataset.name}"
+    )
+    if spec.model.source != spec.model.shown or spec.model.reason:
+        why = f" ({spec.model.reason})" if spec.model.reason else ""
+        click.echo(f"  repository {spec.model.source}{why}")
+    if spec.lora:
+        click.echo(
+            f"  LoRA r={spec.lora.r} alpha={spec.lora.lora_alpha:g} on {spec.lora.target_modules}"
+        )
+    if spec.task == "grpo":
+        click.echo(f"  reward {spec.reward}, objective {pair.objective}")
+    if spec.parallel:
+        click.echo(f"  {spec.parallel.processes} processes, {spec.parallel.strategy}")
+    if arm.rate_reason:
+        click.echo(f"  learning rate from {arm.rate_reason}")
+    for key, value in sorted(spec.trainer.items()):
+        click.echo(f"  {key} = {value}   [{origin(loaded, spec, key, {})}]")
 
 
 def _find_run(study: Path, wanted: str) -> tuple[RunView, list[str]]:

@@ -23,6 +23,10 @@ from harness.rule import Cells, Side, Verdict, Word, decide, gather
 from harness.spec import Frozen, Matrix, Method, Pair
 from harness.stats import paired_difference
 
+REHEARSED: Verdict = (
+    "not tested",
+    "a rehearsal shows that both arms run; its toys learn nothing that could be judged",
+)
 UNDECLARED: Verdict = (
     "inconclusive",
     "The arms differ in trainer arguments that the matrix does not declare, so a difference would not "
@@ -79,7 +83,9 @@ def judge(
     """
     planned = {(name, arm) for name, arm, _ in cells}
     return [
-        _judge_arm(name, pair, arm, cells, name not in undeclared_pairs)
+        _judge_arm(
+            name, pair, arm, cells, name not in undeclared_pairs, matrix.scale == "rehearsal"
+        )
         for name, pair in matrix.pairs.items()
         for arm in pair.arms
         if arm != pair.baseline and (name, arm) in planned
@@ -132,7 +138,9 @@ def _memory_clause(findings: Sequence[Finding]) -> str:
     return f"; LoRA takes {span} of the memory ({SHORT_STATISTICS[compared[0].lens]})"
 
 
-def _judge_arm(name: str, pair: Pair, arm: str, cells: Cells, is_comparable: bool) -> Finding:
+def _judge_arm(
+    name: str, pair: Pair, arm: str, cells: Cells, is_comparable: bool, is_rehearsal: bool
+) -> Finding:
     seeds = sorted({s for p, a, s in cells if p == name and a in (arm, pair.baseline)})
     ours, theirs = (gather(cells, name, a, seeds) for a in (arm, pair.baseline))
     shared = tuple(s for s in seeds if s not in ours.lost and s not in theirs.lost)
@@ -142,6 +150,8 @@ def _judge_arm(name: str, pair: Pair, arm: str, cells: Cells, is_comparable: boo
     base = _untrained(ours, theirs)
     gain = None if base is None else _mean(sign * (base - v) for v in b.values())
     verdict = decide(worse, pair.margin, gain, ours, theirs) if is_comparable else UNDECLARED
+    if is_rehearsal:
+        verdict = REHEARSED
     metric: Literal["nll", "reward"] = "nll" if pair.task == "sft" else "reward"
     return Finding(
         pair=name,

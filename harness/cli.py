@@ -19,6 +19,7 @@ from harness import __version__
 from harness.browse import matrix, runs
 from harness.errors import EXIT_INTERRUPTED, ConfigError, HarnessError, StudyError
 from harness.options import (
+    BUDGET,
     JSON,
     MATRIX,
     POSITIVE,
@@ -48,6 +49,8 @@ Examples:
   harness bench --matrix cpu --filter grpo-arithmetic --seeds 0,1,2
   harness bench --matrix my.yaml --set learning_rate=3e-4 --output-dir results/mine
   harness bench --matrix smollm2 --dry-run
+  harness bench --matrix blog --rehearse        see that every arm runs, without a GPU
+  harness bench --matrix blog --budget short
 """
 
 
@@ -96,7 +99,7 @@ cli.add_command(runs)
 cli.add_command(matrix)
 
 
-# Every option but the last four is a field of bench.Request, by its name there.
+# Every option but launcher, cold, dry-run, json and quiet is a field of bench.Request, by its name there.
 @cli.command(epilog=BENCH_EXAMPLES)
 @MATRIX
 @click.option(
@@ -176,6 +179,13 @@ cli.add_command(matrix)
     default="local",
     show_default=True,
     help="where runs execute",
+)
+@BUDGET
+@click.option(
+    "--rehearse",
+    "rehearses",
+    is_flag=True,
+    help="every arm for two steps on the CPU, offline: toys, rows of our own; no GPU hour is spent",
 )
 @click.option("--cold", "is_cold", is_flag=True, help="a fresh interpreter per run, not a fork")
 @click.option("--dry-run", is_flag=True, help="list the runs and stop")
@@ -288,6 +298,8 @@ def _command(asked: dict[str, Any]) -> str:
     words = ["harness", "bench", "--matrix", Path(name).name if "/" in name else name]
     words += [w for f in asked["filters"] for w in ("--filter", f)]
     words += [w for k, v in asked["overrides"].items() for w in ("--set", f"{k}={json.dumps(v)}")]
+    words += ["--budget", asked["budget"]] if asked["budget"] else []
+    words += ["--rehearse"] if asked["rehearses"] else []
     words += ["--seeds", ",".join(map(str, asked["seeds"]))] if asked["seeds"] else []
     return shlex.join(words)
 

@@ -19,6 +19,8 @@ SCALE_NOTES = {
     "small": "A small model (about 135M parameters): this does not speak for the 1B to 8B models "
     "of the page.",
     "full": "",
+    "rehearsal": "A rehearsal: toy models with random weights, two steps. It shows that each run goes "
+    "through; no number here says anything about the models.",
 }
 POST_HOC = "Margins were changed after the first run: post hoc."
 UNDECLARED_SHOWN = 3  # sentences in the banner; the tables of arguments have them all
@@ -70,6 +72,9 @@ class Banner:
 
 def headline(view: StudyView) -> str:
     """Return the finding as one sentence."""
+    if scale_of(view) == "rehearsal":
+        ok = sum(r.record is not None and r.record.status is Status.OK for r in view.runs)
+        return f"Rehearsal: {ok} of {text.plural(len(view.runs), 'run')} went through."
     return text.clean(sentence(view.findings))
 
 
@@ -95,6 +100,7 @@ def banners(view: StudyView) -> list[Banner]:
         rest = f" And {text.plural(more, 'difference')} more." if more > 0 else ""
         rows.append(("problem", text.clean(f"Arms differ in undeclared arguments: {shown}{rest}")))
     rows.append(("incomplete", _shortfall(view)))
+    rows.append(("scale", _budget(view)))
     if view.study.overrides:
         changed = ", ".join(f"{k}={v}" for k, v in sorted(view.study.overrides.items()))
         rows.append(("incomplete", text.clean(f"Arguments were overridden: {changed}.")))
@@ -104,10 +110,25 @@ def banners(view: StudyView) -> list[Banner]:
     return [Banner(kind, line) for kind, line in rows if line]
 
 
+def _budget(view: StudyView) -> str:
+    """Say how long the pairs trained, where the matrix has budgets to choose from."""
+    name = view.study.budget
+    if name is None or view.study.is_rehearsal:
+        return ""
+    lengths = [
+        f"{pair_name} {pair.budgets[name].max_steps:,} steps ({pair.budgets[name].reason})"
+        for pair_name, pair in view.matrix.pairs.items()
+        if name in pair.budgets
+    ]
+    return text.clean(f"Training budget '{name}': {'; '.join(lengths)}.", limit=2000)
+
+
 def scale_of(view: StudyView) -> str:
     """Return what the study may speak for: embedded models stay embedded, whatever a file claims."""
     models = [pair.model for pair in view.matrix.pairs.values()]
-    if all(model.source.startswith("embedded:") for model in models):
+    if view.matrix.scale != "rehearsal" and all(
+        model.source.startswith("embedded:") for model in models
+    ):
         return "embedded"
     return view.matrix.scale
 

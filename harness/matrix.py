@@ -156,6 +156,8 @@ def select(specs: Sequence[RunSpec], patterns: Iterable[str]) -> list[RunSpec]:
 def origin(matrix: Matrix, spec: RunSpec, argument: str, overrides: dict[str, Any]) -> str:
     """Say which layer an argument of a run came from."""
     pair = matrix.pairs[spec.pair]
+    if argument == "max_steps" and argument not in overrides and pair.budgets and matrix.budget:
+        return f"pairs.{spec.pair}.budgets.{matrix.budget}"
     layers = (
         ("--set", overrides),
         (f"pairs.{spec.pair}.arms.{spec.arm}.trainer", pair.arms[spec.arm].trainer),

@@ -87,8 +87,9 @@ def _check_trainer(
         merged = {**shared, **own, **arguments, **applied}
         yield from check_batches(task, merged, where)
         yield from _check_difference(pair, arguments, where)
-        if is_whole and "max_steps" not in merged and "num_train_epochs" not in merged:
-            yield f"{where}: has neither max_steps nor num_train_epochs; set one"
+        lasts = {"max_steps", "num_train_epochs"} & merged.keys() or _map(pair.get("budgets"))
+        if is_whole and not lasts:
+            yield f"{where}: has neither max_steps nor num_train_epochs; set one, or budgets"
 
 
 def _check_difference(pair: _Data, arguments: _Data, where: str) -> Iterator[str]:

@@ -107,6 +107,11 @@ MATRIX = click.option(
     shell_complete=complete_matrix,
     help="a shipped matrix, or a YAML file",
 )
+BUDGET = click.option(
+    "--budget",
+    metavar="short|standard|full",
+    help="how long each pair trains, where the matrix has budgets; default the matrix's own",
+)
 JSON = click.option("--json", "is_json", is_flag=True, help="machine-readable answer on stdout")
 STUDY = click.argument("study", type=click.Path(path_type=Path), default=Path("results/cpu"))
 POSITIVE = click.IntRange(min=1)

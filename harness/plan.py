@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from harness.matrix import (
 )
 from harness.record import PlannedRun, Study
 from harness.recovery import utc_text
+from harness.rehearsal import adapt
 from harness.slots import Device, Slot, count_jobs, find_slots
 from harness.spec import RunSpec
 from harness.store import Store
@@ -50,12 +51,18 @@ class Request:
 
 
 @dataclass(frozen=True)
-class Plan:
-    """A matrix resolved to the runs of this command."""
+class Resolved:
+    """A matrix resolved to the runs of a command, wherever they may run."""
 
-    loaded: LoadedMatrix
+    loaded: LoadedMatrix  # its matrix as this command runs it: budget and rehearsal applied
     specs: tuple[RunSpec, ...]
     output_dir: Path
+
+
+@dataclass(frozen=True)
+class Plan(Resolved):
+    """The runs of a command, and the places of this machine for them."""
+
     slots: tuple[Slot, ...]  # where it could run
     jobs: int  # how many of them it takes
 
@@ -65,15 +72,27 @@ def make_plan(request: Request) -> Plan:
 
     Raises: ConfigError listing what is wrong with it; MachineError if the device is missing.
     """
-    loaded = load_matrix(request.matrix)
-    with_overrides(loaded.matrix, request.overrides)
+    found = resolve(request)
+    slots = find_slots(found.loaded.matrix, request.device)
+    jobs = count_jobs(slots, request.jobs)
+    return Plan(found.loaded, found.specs, found.output_dir, slots, jobs)
+
+
+def resolve(request: Request) -> Resolved:
+    """Resolve a request without a look at the machine.
+
+    Raises: ConfigError listing what is wrong with it.
+    """
+    read = load_matrix(request.matrix)
+    matrix = adapt(read.matrix, request.budget, rehearses=request.rehearses)
+    loaded = replace(read, matrix=matrix)
+    with_overrides(matrix, request.overrides)
     seeds = request.seeds
     if seeds is not None and (not seeds or len(set(seeds)) != len(seeds)):
         raise ConfigError(f"--seeds gives {list(seeds)}; expected one or more distinct seeds")
-    specs = select(expand(loaded.matrix, request.overrides, seeds), request.filters)
-    output_dir = request.output_dir or Path("results") / loaded.matrix.name
-    slots = find_slots(loaded.matrix, request.device)
-    return Plan(loaded, tuple(specs), output_dir, slots, count_jobs(slots, request.jobs))
+    specs = select(expand(matrix, request.overrides, seeds), request.filters)
+    name = f"{matrix.name}-rehearsal" if request.rehearses else matrix.name
+    return Resolved(loaded, tuple(specs), request.output_dir or Path("results") / name)
 
 
 def study_of(store: Store, plan: Plan, request: Request) -> Study:
@@ -90,7 +109,8 @@ def study_of(store: Store, plan: Plan, request: Request) -> Study:
             what = (
                 f"was made by matrix {study.matrix_name!r}"
                 if study.matrix_name != matrix.name
-                else f"was made by another version of matrix {matrix.name!r}, or with other --set values"
+                else f"was made by another version of matrix {matrix.name!r}, or with other --set, "
+                "--budget or --rehearse"
             )
             raise ConfigError(
                 f"study folder {str(store.root)!r} {what}; name another folder with --output-dir"
@@ -113,4 +133,6 @@ def study_of(store: Store, plan: Plan, request: Request) -> Study:
         created_utc=utc_text(datetime.now(UTC)),
         harness_version=__version__,
         command=request.command,
+        budget=matrix.budget,
+        is_rehearsal=request.rehearses,
     )

@@ -53,10 +53,18 @@ def find_slots(matrix: Matrix, device: Device) -> tuple[Slot, ...]:
         if wanted == "gpu":
             raise MachineError(
                 f"matrix {matrix.name!r} needs a CUDA GPU and none can be used here "
-                f"({found.note or 'CUDA_VISIBLE_DEVICES hides them'}); run it on a machine with one, "
-                "or try `harness bench --matrix cpu`"
+                f"({found.note or 'CUDA_VISIBLE_DEVICES hides them'}; {_machine()}). `harness plan "
+                f"--matrix {matrix.name}` says what it needs; here run `harness bench --matrix "
+                f"{matrix.name} --rehearse` to see that every arm runs, or `harness bench --matrix cpu`"
             )
     return tuple(Slot(core, None) for core in sorted(os.sched_getaffinity(0)))
+
+
+def _machine() -> str:
+    memory = psutil.virtual_memory().total / 2**30
+    return (
+        f"this machine has {len(os.sched_getaffinity(0))} CPU cores and {memory:.0f} GiB of memory"
+    )
 
 
 def count_jobs(slots: Sequence[Slot], jobs: int | None) -> int:

@@ -10,8 +10,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from harness.claims import sentence
-from harness.findings import banners, findings_rows
+from harness.findings import banners, findings_rows, headline
 from harness.text import harmless
 
 if TYPE_CHECKING:
@@ -65,7 +64,7 @@ def print_runs(view: StudyView) -> None:
 def print_findings(view: StudyView) -> None:
     """Print a study's finding as a sentence, and a row for every arm that was judged."""
     console = _stdout()
-    console.print(Text(harmless(sentence(view.findings)), style="bold"))
+    console.print(Text(headline(view), style="bold"))
     for banner in banners(view):
         console.print(Text(harmless(banner.text), style="yellow"))
     table = _table("pair", "arm", "worse by", "interval", "margin", "memory", "tokens/s", "verdict")

@@ -17,6 +17,7 @@ from harness.matrix import margins_hash, matrix_hash, parse_matrix
 from harness.measure.sealing import read_samples
 from harness.parity import Resolved, undeclared_in_study
 from harness.record import MEMORY_COLUMNS, PhaseRow, PlannedRun, Record, StepRow, Study
+from harness.rehearsal import adapt
 from harness.spec import Matrix, RunSpec
 from harness.store import Store
 from harness.summary import RunSummary, summarise
@@ -72,7 +73,8 @@ def load_view(store: Store) -> StudyView:
     Raises: ConfigError if the folder holds none; StudyError if study.json itself can't be read.
     """
     study = store.read_study()
-    matrix = parse_matrix(study.matrix_text, f"{study.matrix_name}.yaml")
+    written = parse_matrix(study.matrix_text, f"{study.matrix_name}.yaml")
+    matrix = adapt(written, study.budget, rehearses=study.is_rehearsal)
     problems: list[str] = []
     if matrix_hash(matrix, study.overrides) != study.matrix_hash:
         problems.append(

@@ -24,7 +24,7 @@ from transformers import (
 from harness.errors import ConfigError, MachineError, did_you_mean
 from harness.record import ParameterCounts
 from harness.spec import Model
-from harness.worker import smollm2
+from harness.worker import smollm2, toys
 
 EMBEDDED = Path(__file__).parent / "assets"
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
@@ -83,6 +83,8 @@ def locate(source: str) -> str:
                 + ", ".join(known)
             )
         return str(EMBEDDED / name)
+    if kind == "toy":
+        return str(toys.locate(name))
     if source == "smollm2":
         cached = smollm2.locate()
         if cached is not None:
