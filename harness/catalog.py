@@ -205,3 +205,9 @@ TARGETS: dict[str, tuple[str, ...] | None] = {
     "mlp": MLP_LAYERS,
     "all-linear+lm_head": (*ATTENTION_LAYERS, *MLP_LAYERS, HEAD),
 }
+# Source: PEFT 0.21 `BaseTuner._check_tied_modules` and `ensure_weight_tying`, peft issue 2777.
+TIED_HEAD = (
+    f"{HEAD} of this model is its embedding (tied weights): an adapter on the head alone would be "
+    "merged into the embedding too, and PEFT's ensure_weight_tying adapts both; leave the head out, "
+    "or use a model that has one of its own"
+)

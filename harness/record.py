@@ -79,7 +79,9 @@ class EvaluationPoint(Frozen):
         description="completions in which the reward function found no answer",
     )
     unclosed: Count | None = Field(
-        None, exclude_if=absent(None), description="completions without the end of a reasoning block"
+        None,
+        exclude_if=absent(None),
+        description="completions without the end of a reasoning block",
     )
     wall_s: float
 

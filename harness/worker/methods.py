@@ -11,11 +11,10 @@ import torch
 from peft import LoraConfig
 from transformers import PreTrainedModel, Trainer
 
-from harness.catalog import HEAD, TARGETS
+from harness.catalog import HEAD, TARGETS, TIED_HEAD
 from harness.errors import ConfigError, did_you_mean
 from harness.spec import Precision, RunSpec
-
-DTYPES: dict[Precision, torch.dtype] = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+from harness.worker.models import DTYPES
 
 
 def peft_config(spec: RunSpec, model: PreTrainedModel) -> LoraConfig | None:
@@ -60,20 +59,8 @@ def target_modules(asked: str | tuple[str, ...], model: PreTrainedModel) -> str 
     head = model.get_output_embeddings()
     is_tied = head is not None and head.weight is model.get_input_embeddings().weight
     if is_tied and any(name.rpartition(".")[2] == HEAD for name in names):
-        raise ConfigError(tied_head(type(model).__name__))
+        raise ConfigError(f"target_modules: {TIED_HEAD}")
     return list(names)
-
-
-def tied_head(model: str) -> str:
-    """Say why the output head of a model can't be adapted when it is the embedding.
-
-    Source: PEFT 0.21 `BaseTuner._check_tied_modules` and `ensure_weight_tying`, peft issue 2777.
-    """
-    return (
-        f"target_modules: the output head of {model} is its embedding (tied weights): an adapter on "
-        f"the head alone would be merged into the embedding too, and PEFT's ensure_weight_tying trains "
-        f"both; leave {HEAD} out, or use a model with a head of its own"
-    )
 
 
 def match_precision(trainer: Trainer, dtype: Precision) -> None:
@@ -84,7 +71,9 @@ def match_precision(trainer: Trainer, dtype: Precision) -> None:
     weights as they were.
     """
     if trainer.optimizer is not None:
-        raise RuntimeError("found an optimizer; expected none before the adapter's precision is set")
-    for parameter in trainer.model.parameters():
-        if parameter.requires_grad and parameter.dtype != DTYPES[dtype]:
+        raise RuntimeError(
+            "found an optimizer; expected none before the adapter's precision is set"
+        )
+    for name, parameter in trainer.model.named_parameters():
+        if "lora_" in name and parameter.requires_grad:
             parameter.data = parameter.data.to(DTYPES[dtype])

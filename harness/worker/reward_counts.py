@@ -89,9 +89,7 @@ class CountedReward:
         counts.judged += sum(answer != SKIPPED for answer in answers)
         counts.unparseable += sum(answer in (UNPARSEABLE, INCOMPLETE) for answer in answers)
 
-    def _parse(
-        self, completions: list[Completion], scores: Sequence[float | None]
-    ) -> list[str]:
+    def _parse(self, completions: list[Completion], scores: Sequence[float | None]) -> list[str]:
         """Say what could be parsed, for a release of TRL that does not."""
         answers = []
         for completion, score in zip(completions, scores, strict=True):
