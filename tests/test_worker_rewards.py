@@ -21,7 +21,7 @@ TABLE = {
     "boxed after a closed block": (THOUGHT + BOXED, "72", 1.0, 1.0, 1.0),
     "wrong after a closed block": (THOUGHT + r"\boxed{71}", "72", 0.0, 0.0, 0.0),
     "boxed inside the block alone": (
-        rf"<think>\boxed{{72}}</think> so it is.",
+        r"<think>\boxed{72}</think> so it is.",
         "72",
         1.0,
         0.0,

@@ -67,7 +67,7 @@ def strip_reasoning_accuracy_reward(
     completions: list[Completion],
     solution: list[str],
     log_extra: Callable[[str, list[str]], None] | None = None,
-    **kwargs: Any,
+    **_: Any,
 ) -> list[float | None]:
     """Score completions 1 or 0 by what stands outside closed reasoning blocks.
 
