@@ -13,6 +13,7 @@ from harness.integrity import reward_integrity
 from harness.record import UNPARSEABLE_SHARE, StepRow
 from harness.report import render_report
 from harness.reward_tables import integrity_data, integrity_tables
+from harness.terminal import print_findings
 from tests.study_factory import build_study
 
 UTC = "2026-01-02T04:00:00Z"
@@ -92,3 +93,9 @@ def test_a_reward_that_could_hardly_teach_is_said_beside_the_finding(study):
     assert rows["full"]["unparseable"] == {"all_steps": 0.25, "last_fifth": 0.25}
     assert rows["lora-r1"]["clipped"] == {"all_steps": None, "last_fifth": None}
     assert "lora-r1.s0" in files["runs.csv"].decode()
+
+
+def test_the_terminal_says_it_too(study, capsys):
+    print_findings(study)
+    (line,) = [line for line in capsys.readouterr().out.splitlines() if "hardly teach" in line]
+    assert line.startswith("grpo-micro, lora-r1: no answer could be read in 75%")
