@@ -212,3 +212,22 @@ _DATASETS = (
     ),
 )
 DATASETS: dict[str, DatasetFacts] = {facts.repository: facts for facts in _DATASETS}
+
+# The linear layers of every architecture above, by the part of the model they are in.
+ATTENTION_LAYERS = ("q_proj", "k_proj", "v_proj", "o_proj")
+MLP_LAYERS = ("gate_proj", "up_proj", "down_proj")
+HEAD = "lm_head"
+# What `lora.target_modules` may say in a word → the layers; null leaves them to PEFT, which takes every
+# linear layer but the output head.
+TARGETS: dict[str, tuple[str, ...] | None] = {
+    "all-linear": None,
+    "attention": ATTENTION_LAYERS,
+    "mlp": MLP_LAYERS,
+    "all-linear+lm_head": (*ATTENTION_LAYERS, *MLP_LAYERS, HEAD),
+}
+# Source: PEFT 0.21 `BaseTuner._check_tied_modules` and `ensure_weight_tying`, peft issue 2777.
+TIED_HEAD = (
+    f"{HEAD} of this model is its embedding (tied weights): an adapter on the head alone would be "
+    "merged into the embedding too, and PEFT's ensure_weight_tying adapts both; leave the head out, "
+    "or use a model that has one of its own"
+)

@@ -18,9 +18,11 @@ from typing import Any
 
 from harness import text
 from harness.claims import Finding
-from harness.findings import banners, headline, pair_label, scale_of
+from harness.findings import banners, finding_cautions, headline, pair_label, scale_of
+from harness.integrity import RewardIntegrity
 from harness.provenance import commands, environments, shareable
 from harness.report_tables import arm_parameters, arms_of, cell
+from harness.reward_tables import integrity_data
 from harness.series import Curves
 from harness.traces import MemoryTrace
 from harness.view import RunView, StudyView
@@ -56,6 +58,7 @@ def data_json(view: StudyView, figures: Figures, generated_utc: str) -> bytes:
         "findings": [_finding(view, f) for f in view.findings],
         "pairs": {name: p.model_dump(mode="json") for name, p in view.matrix.pairs.items()},
         "parameters": _parameters(view),
+        "reward_integrity": integrity_data(view),
         "environments": known,
         "runs": [{**_run(r), "environment_index": _place(r, known)} for r in view.runs],
         "figures": {
@@ -82,7 +85,11 @@ def runs_csv(view: StudyView) -> bytes:
 
 
 def _finding(view: StudyView, finding: Finding) -> dict[str, Any]:
-    return {"pair_label": pair_label(view, finding.pair), **finding.model_dump(mode="json")}
+    return {
+        "pair_label": pair_label(view, finding.pair),
+        **finding.model_dump(mode="json"),
+        "cautions": list(finding_cautions(view, finding)),
+    }
 
 
 def _parameters(view: StudyView) -> list[dict[str, Any]]:
@@ -137,6 +144,7 @@ def _csv_row(run: RunView) -> dict[str, Any]:
         "gpu_power_w_mean": summary.power_w_mean if summary else None,
         "gpu_utilization_percent_mean": summary.utilization_percent_mean if summary else None,
         "gpu_temperature_c_max": summary.temperature_c_max if summary else None,
+        **_integrity(summary.integrity if summary else None),
         "sampler_achieved_hz": sampler.achieved_hz if sampler else None,
         "sampler_longest_gap_s": sampler.longest_gap_s if sampler else None,
     }
@@ -145,6 +153,19 @@ def _csv_row(run: RunView) -> dict[str, Any]:
         row[f"peak_{name}_training_bytes"] = peaks.get("training")
         row[f"growth_{name}_training_bytes"] = summary.growth(lens) if summary else None
     return row
+
+
+def _integrity(figures: RewardIntegrity | None) -> dict[str, Any]:
+    """Give a run's shares over all its steps, and how its completions grew."""
+    return {
+        "unparseable_share": figures.unparseable.all_steps if figures else None,
+        "unclosed_reasoning_share": figures.unclosed.all_steps if figures else None,
+        "unscored_share": figures.unscored.all_steps if figures else None,
+        "clipped_share": figures.clipped.all_steps if figures else None,
+        "zero_variance_group_share": figures.zero_variance.all_steps if figures else None,
+        "completion_length_last_fifth_tokens": figures.length_tokens if figures else None,
+        "completion_length_drift_tokens": figures.length_drift_tokens if figures else None,
+    }
 
 
 def _place(run: RunView, known: list[dict[str, Any]]) -> int | None:

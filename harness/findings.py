@@ -12,6 +12,7 @@ from harness import text
 from harness.claims import Finding, sentence
 from harness.ratios import Interval, MemoryComparison
 from harness.record import Status
+from harness.reward_tables import cautions
 from harness.view import StudyView
 
 SCALE_NOTES = {
@@ -60,6 +61,7 @@ class FindingRow:
     reason: str
     lost: tuple[str, ...]
     drawing: Drawing | None
+    cautions: tuple[str, ...] = ()  # why the numbers may mean less than they seem to
 
 
 @dataclass(frozen=True)
@@ -81,6 +83,12 @@ def headline(view: StudyView) -> str:
 def findings_rows(view: StudyView) -> list[FindingRow]:
     """Format every finding of a study."""
     return [_row(view, finding) for finding in view.findings]
+
+
+def finding_cautions(view: StudyView, finding: Finding) -> tuple[str, ...]:
+    """Say what makes a finding worth less than its numbers: a reward that could hardly teach."""
+    arms = (finding.baseline, finding.arm)
+    return tuple(text.clean(line) for line in cautions(view, finding.pair, arms))
 
 
 def pair_label(view: StudyView, pair: str) -> str:
@@ -172,6 +180,7 @@ def _row(view: StudyView, finding: Finding) -> FindingRow:
         reason=text.clean(finding.reason),
         lost=tuple(text.clean(cell) for cell in finding.lost),
         drawing=_draw(worse, finding.margin),
+        cautions=finding_cautions(view, finding),
     )
 
 

@@ -83,4 +83,13 @@ GLOSSARY: tuple[tuple[str, str], ...] = (
         "negative log-likelihood of held-out completions, nats per completion token: lower is "
         "better. Reward: mean over sampled completions, higher is better.",
     ),
+    (
+        "Reward integrity",
+        "whether the reward could teach anything, as the mean over a run's steps, then over seeds. "
+        "No answer read: the reward found none in what it judges (after </think>, outside closed "
+        "reasoning blocks, or anywhere, by reward). Not scored: the gold answer could not be read. "
+        "Groups without variance: all completions of a prompt scored the same, which gives no "
+        "gradient. Cut at the limit, groups and lengths are TRL's own figures; steps that reuse an "
+        "earlier generation are left out.",
+    ),
 )

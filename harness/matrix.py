@@ -3,7 +3,8 @@
 YAML (`matrix_file`), then strict pydantic models. Every problem of a file is listed at once, with its
 line; what a request means is checked on plain data, so that a file that is malformed in one place is
 still checked in the others. Arguments are layered, the later winning: the harness's own, the matrix's
-for the task, the pair's, the arm's, `--set`. What this leaves out: anything about the machine.
+for the task, the pair's, the arm's, `--set`; a pair's objective adds to them, and a layer that
+contradicts it is an error. What this leaves out: anything about the machine.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from harness.arguments import check_arguments, known_arguments
 from harness.errors import ConfigError, did_you_mean
 from harness.matrix_checks import applied_overrides, check_matrix
 from harness.matrix_file import explain, keep_plain, place, read_yaml
+from harness.objective import objective_arguments
 from harness.spec import Matrix, Pair, RunSpec, content_hash
 
 # What every run gets unless a matrix says otherwise: one log line a step, no files that nobody asked
@@ -159,6 +161,7 @@ def origin(matrix: Matrix, spec: RunSpec, argument: str, overrides: dict[str, An
     if argument == "max_steps" and argument not in overrides and pair.budgets and matrix.budget:
         return f"pairs.{spec.pair}.budgets.{matrix.budget}"
     layers = (
+        (f"objective {pair.objective}", objective_arguments(pair.objective, spec.trainer)),
         ("--set", overrides),
         (f"pairs.{spec.pair}.arms.{spec.arm}.trainer", pair.arms[spec.arm].trainer),
         (f"pairs.{spec.pair}.trainer", pair.trainer),
@@ -182,6 +185,13 @@ def _resolve(
     matrix: Matrix, name: str, pair: Pair, arm_name: str, seed: int, overrides: dict[str, Any]
 ) -> RunSpec:
     arm = pair.arms[arm_name]
+    trainer = {
+        **HARNESS_ARGUMENTS,
+        **matrix.trainer.get(pair.task, {}),
+        **pair.trainer,
+        **arm.trainer,
+        **applied_overrides(pair.task, overrides),
+    }
     return RunSpec(
         pair=name,
         arm=arm_name,
@@ -192,13 +202,7 @@ def _resolve(
         dataset=pair.dataset,
         reward=pair.reward,
         lora=arm.lora,
-        trainer={
-            **HARNESS_ARGUMENTS,
-            **matrix.trainer.get(pair.task, {}),
-            **pair.trainer,
-            **arm.trainer,
-            **applied_overrides(pair.task, overrides),
-        },
+        trainer={**trainer, **objective_arguments(pair.objective, trainer)},
         evaluation=pair.evaluation,
         parallel=arm.parallel,
         keeps_adapter=matrix.keeps_adapters and arm.method == "lora",

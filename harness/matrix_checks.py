@@ -12,7 +12,9 @@ from pathlib import Path
 from typing import Any, get_args
 
 from harness.arguments import check_arguments, check_batches, known_arguments
+from harness.catalog import HEAD, MODELS, TARGETS, TIED_HEAD
 from harness.errors import did_you_mean
+from harness.objective import contradictions, objective_arguments
 from harness.spec import DATASETS, REWARDS, Pair, Task
 
 _EMBEDDED = Path(__file__).parent / "worker" / "assets"
@@ -72,6 +74,29 @@ def _check_names(pair: _Data, at: str) -> Iterator[str]:
     baseline = pair.get("baseline", Pair.model_fields["baseline"].default)
     if arms and isinstance(baseline, str) and baseline not in arms:
         yield _unknown(f"{at}.baseline", baseline, list(arms), "one of its arms: ")
+    if pair.get("task") == "sft" and pair.get("objective", "trl") != "trl":
+        yield f"{at}.objective: found {pair['objective']!r}, but an sft pair has none; remove it"
+    for name, arm in arms.items():
+        asked = _map(_map(arm).get("lora")).get("target_modules")
+        yield from _check_targets(asked, source, f"{at}.arms.{name}.lora.target_modules")
+
+
+def _check_targets(asked: Any, source: Any, at: str) -> Iterator[str]:
+    """Check the layers of an adapter; names in a list only where the model's layers are known."""
+    if isinstance(asked, str) and asked not in TARGETS:
+        yield _unknown(at, asked, list(TARGETS), "a list of layer names or one of ")
+        return
+    names = TARGETS.get(asked) if isinstance(asked, str) else asked
+    if not isinstance(names, list | tuple) or not isinstance(source, str):
+        return
+    repository = source.removeprefix("toy:")
+    layers = TARGETS["all-linear+lm_head"] or ()
+    if repository in MODELS or source == "smollm2" or source.startswith("embedded:"):
+        for name in names:
+            if isinstance(name, str) and name.rpartition(".")[2] not in layers:
+                yield _unknown(at, name, layers, "layers of this model: ")
+    if HEAD in names and repository in MODELS and MODELS[repository].is_tied:
+        yield f"{at}: {TIED_HEAD}"
 
 
 def _check_trainer(
@@ -85,6 +110,10 @@ def _check_trainer(
         arguments = _map(_map(arm).get("trainer"))
         yield from check_arguments(task, arguments, f"{where}.trainer")
         merged = {**shared, **own, **arguments, **applied}
+        if task == "grpo":
+            objective = pair.get("objective", "trl")
+            yield from contradictions(objective, merged, where)
+            merged |= objective_arguments(objective, merged)
         yield from check_batches(task, merged, where)
         yield from _check_difference(pair, arguments, where)
         lasts = {"max_steps", "num_train_epochs"} & merged.keys() or _map(pair.get("budgets"))

@@ -13,7 +13,7 @@ from typing import Any
 from harness.spec import Matrix
 
 # Parts of a resolved configuration that the arm itself is about.
-_ARM_ITSELF = frozenset({"lora", "trainable_dtypes"})
+_ARM_ITSELF = frozenset({"lora"})
 
 
 @dataclass(frozen=True)

@@ -27,6 +27,12 @@ PHASES: tuple[Phase, ...] = (
     "load", "build", "evaluate", "train", "generate", "weight_sync", "save",
 )  # fmt: skip
 
+# What the harness counts for a step beside what TRL logs, by its names in StepRow.logs: shares of the
+# completions sampled for the step; null where it reuses an earlier generation.
+UNPARSEABLE_SHARE = "integrity/unparseable"  # the reward found no answer in what it judges
+UNCLOSED_SHARE = "integrity/unclosed_reasoning"  # no `</think>`
+UNSCORED_SHARE = "integrity/unscored"  # the reward function returned None
+
 
 class Status(StrEnum):
     """How an attempt ended. A failed run is data: it is shown and counted, never dropped."""
@@ -64,6 +70,19 @@ class EvaluationPoint(Frozen):
     rows: Count
     tokens: Count | None = Field(None, description="completion tokens it pools (nll)")
     unscored: Count = Field(0, description="completions the reward function returned None for")
+    completions: Count | None = Field(
+        None, exclude_if=absent(None), description="completions that were sampled (reward)"
+    )
+    unparseable: Count | None = Field(
+        None,
+        exclude_if=absent(None),
+        description="completions in which the reward function found no answer",
+    )
+    unclosed: Count | None = Field(
+        None,
+        exclude_if=absent(None),
+        description="completions without the end of a reasoning block",
+    )
     wall_s: float
 
 

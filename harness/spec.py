@@ -77,7 +77,9 @@ class Lora(Frozen):
         0.0, description="dropout on the adapter's input"
     )
     target_modules: str | tuple[str, ...] = Field(
-        "all-linear", description="every linear layer but the output head, or a list of names"
+        "all-linear",
+        description="all-linear (every linear layer but the output head), attention, mlp, "
+        "all-linear+lm_head, or a list of layer names",
     )
 
 

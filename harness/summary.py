@@ -16,6 +16,7 @@ from typing import Literal
 import pandas as pd
 from pydantic import Field
 
+from harness.integrity import RewardIntegrity, reward_integrity
 from harness.record import ParameterCounts, PhaseRow, Record, StepRow
 from harness.spec import Count, Frozen, RunSpec
 from harness.stats import median
@@ -78,6 +79,9 @@ class RunSummary(Frozen):
         None, description="mean over GPUs, while training"
     )
     temperature_c_max: float | None = Field(None, description="of the hottest GPU, while training")
+    integrity: RewardIntegrity | None = Field(
+        None, description="what the reward could and could not judge (grpo)"
+    )
 
     def growth(self, lens: str, phase: str = "training") -> int | None:
         """Peak minus baseline of a lens, in bytes; None if either was not measured."""
@@ -123,6 +127,7 @@ def summarise(
         wall_s=next((a.wall_s for a in record.attempts if a.number == record.attempt), None),
         peak_bytes=peaks,
         baseline_bytes=baselines,
+        integrity=reward_integrity(steps) if spec.task == "grpo" else None,
         **gpu_load(phases, memory),
     )
 

@@ -68,12 +68,15 @@ def print_findings(view: StudyView) -> None:
     for banner in banners(view):
         console.print(Text(harmless(banner.text), style="yellow"))
     table = _table("pair", "arm", "worse by", "interval", "margin", "memory", "tokens/s", "verdict")
-    for row in findings_rows(view):
+    rows = findings_rows(view)
+    for row in rows:
         cells = (
             row.pair, row.arm, row.gap, row.interval, row.margin, row.memory, row.speed, row.word,
         )  # fmt: skip
         table.add_row(*(Text(harmless(c)) for c in cells))
     console.print(table)
+    for caution in dict.fromkeys(f"{row.pair}, {c}." for row in rows for c in row.cautions):
+        console.print(Text(harmless(caution), style="yellow"))
 
 
 def _table(*columns: str) -> Table:

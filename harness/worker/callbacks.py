@@ -22,6 +22,8 @@ class StepJournal(TrainerCallback):  # type: ignore[misc]
     GRPO counts when it generates, and may train on a generation for several steps (`num_iterations`,
     `steps_per_generation`): then a step's tokens are its share of the completions that it trains on.
     Source: `GRPOTrainer._generate` and `_prepare_inputs`, TRL 1.16.
+
+    `counted` gives what else was counted since the step before, by the names it has in the row.
     """
 
     def __init__(
@@ -30,11 +32,13 @@ class StepJournal(TrainerCallback):  # type: ignore[misc]
         progress: Progress,
         samples_per_step: int,
         completions_per_generation: int = 0,
+        counted: Callable[[], dict[str, float | None]] = dict,
     ) -> None:
         self._journal = journal
         self._progress = progress
         self._samples = samples_per_step
         self._completions = completions_per_generation
+        self._counted = counted
         self._begin_ns = 0
         self._end_ns = 0
         self._tokens_before = 0.0
@@ -76,7 +80,7 @@ class StepJournal(TrainerCallback):  # type: ignore[misc]
                 tokens=self._trained_tokens(logs, generations),
                 samples=self._samples,
                 generated_tokens=self._generated_tokens(logs, generations),
-                logs=values,
+                logs={**values, **self._counted()},
             )
         )
         if values["loss"] is None or ("grad_norm" in values and values["grad_norm"] is None):

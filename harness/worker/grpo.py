@@ -22,6 +22,7 @@ from harness.worker.callbacks import StepJournal
 from harness.worker.journal import Journal
 from harness.worker.methods import peft_config
 from harness.worker.progress import Progress
+from harness.worker.reward_counts import CountedReward
 from harness.worker.rewards import Reward, reward_function
 from harness.worker.session import autocast, build, open_session, train, trainer_arguments
 from harness.worker.trl_versions import build_config, generation_method
@@ -32,15 +33,16 @@ def train_grpo(spec: RunSpec, launch: Launch, attempt: Path, progress: Progress)
     session = open_session(spec, launch, attempt, progress)
     config = build_config(GRPOConfig, trainer_arguments(session))
     reward = reward_function(spec.reward or "reasoning_accuracy")
+    counted = CountedReward(reward)
     trainer = build(
         session,
         lambda: GRPOTrainer(
             model=session.loaded.model,
-            reward_funcs=reward,
+            reward_funcs=counted,
             args=config,
             train_dataset=session.splits.train,
             processing_class=session.loaded.tokenizer,
-            peft_config=peft_config(spec),
+            peft_config=peft_config(spec, session.loaded.model),
         ),
     )
     mark_generation(trainer, session.journal)
@@ -50,7 +52,13 @@ def train_grpo(spec: RunSpec, launch: Launch, attempt: Path, progress: Progress)
     return train(
         session,
         trainer,
-        StepJournal(session.journal, progress, per_step, config.generation_batch_size),
+        StepJournal(
+            session.journal,
+            progress,
+            per_step,
+            config.generation_batch_size,
+            lambda: counted.take().shares(),
+        ),
         lambda split, step: held_out.measure(rows[split], split, step),
     )
 
@@ -77,7 +85,7 @@ class HeldOutReward:
     ) -> None:
         self._trainer = trainer
         self._tokenizer = trainer.processing_class
-        self._reward = reward
+        self._reward = CountedReward(reward)
         self._evaluation = evaluation
         self._seed = seed
 
@@ -98,6 +106,7 @@ class HeldOutReward:
                 scores += self._score(model, examples[first : first + size])
         model.train(was_training)
         known = [s for s in scores if s is not None]
+        counts = self._reward.take()
         return EvaluationPoint(
             step=step,
             split=split,
@@ -105,6 +114,9 @@ class HeldOutReward:
             value=sum(known) / len(known) if known else None,
             rows=len(rows),
             unscored=len(scores) - len(known),
+            completions=counts.completions,
+            unparseable=counts.unparseable,
+            unclosed=counts.unclosed,
             wall_s=time.monotonic() - begin,
         )
 

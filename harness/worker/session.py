@@ -24,6 +24,7 @@ from harness.spec import RunSpec
 from harness.worker.callbacks import EvaluateOnTheWay, StepJournal
 from harness.worker.data import Splits, load_splits
 from harness.worker.journal import Journal
+from harness.worker.methods import match_precision
 from harness.worker.models import Loaded, count_parameters, hash_trainable, load_model
 from harness.worker.progress import Progress
 
@@ -83,6 +84,7 @@ def build(session: Session, make: Callable[[], T]) -> T:
     with session.journal.phase("build"):
         set_seed(session.spec.seed)
         trainer = make()
+        match_precision(trainer, session.spec.model.dtype)
     write_atomically(
         session.attempt / "resolved_config.json",
         json.dumps(resolved_config(session, trainer), indent=1, default=str).encode(),
@@ -108,7 +110,7 @@ def resolved_config(session: Session, trainer: Trainer) -> dict[str, Any]:
         "trainer": type(trainer).__name__,
         "arguments": arguments,
         "lora": {k: _plain(v.to_dict()) for k, v in adapter.items()} if adapter else None,
-        # The base's alone: PEFT keeps adapters in float32 whatever the master precision is.
+        # The base's alone, the same whether or not it is trained.
         "dtypes": sorted(
             {str(p.dtype) for n, p in trainer.model.named_parameters() if "lora_" not in n}
         ),

@@ -37,7 +37,7 @@ def train_sft(spec: RunSpec, launch: Launch, attempt: Path, progress: Progress) 
             train_dataset=session.splits.train,
             eval_dataset={k: v for k, v in held_out.items() if len(v)},
             processing_class=session.loaded.tokenizer,
-            peft_config=peft_config(spec),
+            peft_config=peft_config(spec, session.loaded.model),
         ),
     )
     per_step = config.per_device_train_batch_size * config.gradient_accumulation_steps
