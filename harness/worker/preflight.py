@@ -23,6 +23,7 @@ import json
 import os
 import sys
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import redirect_stdout
 from dataclasses import dataclass
 from typing import IO, Any, Literal
 
@@ -58,8 +59,12 @@ def _check_rows(spec: RunSpec, places: Mapping[str, str]) -> Iterator[Finding]:
     except HarnessError as error:
         yield from _problems(error)
     except (OSError, ValueError, KeyError) as error:  # what transformers raises for a folder
-        what = f"model {spec.model.source!r}: its tokenizer can't be loaded: {_line(error)}"
-        yield Finding("problem", what)
+        source = spec.model.source
+        yield Finding(
+            "problem",
+            f"model {source!r}: its tokenizer can't be loaded here; run `harness fetch`, or name a "
+            f"copy with --map {source}=FOLDER ({_line(error)})",
+        )
     try:
         splits = load_splits(spec.task, spec.dataset, places, tokenizer)
     except HarnessError as error:
@@ -128,4 +133,6 @@ def main(stdin: IO[str], stdout: IO[str]) -> int:
 if __name__ == "__main__":
     # Before any library reads it: what is looked at is on this machine, or missing.
     os.environ["HF_HUB_OFFLINE"] = "1"
-    sys.exit(main(sys.stdin, sys.stdout))
+    answer = sys.stdout
+    with redirect_stdout(sys.stderr):  # whatever a library prints is no line of the answer
+        sys.exit(main(sys.stdin, answer))

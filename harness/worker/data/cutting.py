@@ -101,10 +101,16 @@ class Cut:
             taken.append(row)
             count += 1
             if len(taken) == TABLE_ROWS:
-                tables.append(Dataset.from_list(taken, features=features))
+                tables.append(_table(taken, features))
                 taken = []
-        tables.append(Dataset.from_list(taken, features=features))
+        tables.append(_table(taken, features))
         return concatenate_datasets([t for t in tables if len(t)] or tables)
+
+
+def _table(rows: list[Row], features: Features) -> Dataset:
+    """Rows as Arrow; without a row the columns are there all the same."""
+    columns = {column: [row[column] for row in rows] for column in features}
+    return Dataset.from_dict(columns, features=features)
 
 
 def cut_rows(

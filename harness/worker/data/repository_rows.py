@@ -25,6 +25,7 @@ from datasets.exceptions import DatasetsError
 from datasets.packaged_modules.json.json import Json
 from datasets.packaged_modules.parquet.parquet import Parquet
 from huggingface_hub import DatasetCard
+from yaml import YAMLError
 
 from harness.caches import cache_dir
 from harness.catalog import DATASETS
@@ -117,12 +118,19 @@ def _files(name: str, folder: Path, cache: str) -> tuple[str, dict[str, list[str
     _refuse_addresses(name, folder)
     config = DATASETS[name].config
     where: dict[str, Any] = {"name": config}
-    if config is not None and config not in _named_configs(folder) and (folder / config).is_dir():
+    if (
+        config is not None
+        and config not in _named_configs(name, folder)
+        and (folder / config).is_dir()
+    ):
         where = {"data_dir": config}  # a copy without the README that names its configurations
     try:
         builder = load_dataset_builder(str(folder), cache_dir=cache, **where)
     except UNREADABLE as error:
-        raise ConfigError(f"dataset {name!r}: its folder can't be read: {_line(error)}") from error
+        why = _line(error).replace(
+            str(folder), "the folder"
+        )  # no place of this machine in a record
+        raise ConfigError(f"dataset {name!r}: its folder can't be read: {why}") from error
     kind = next((k for k, builds in KINDS.items() if isinstance(builder, builds)), None)
     if kind is None:
         raise ConfigError(
@@ -133,18 +141,21 @@ def _files(name: str, folder: Path, cache: str) -> tuple[str, dict[str, list[str
     return kind, {str(split): [str(file) for file in listed] for split, listed in files.items()}
 
 
-def _named_configs(folder: Path) -> set[str]:
-    return {str(config.get("config_name", "default")) for config in _configs(folder)}
+def _named_configs(name: str, folder: Path) -> set[str]:
+    return {str(config.get("config_name", "default")) for config in _configs(name, folder)}
 
 
-def _configs(folder: Path) -> list[dict[str, Any]]:
+def _configs(name: str, folder: Path) -> list[dict[str, Any]]:
     readme = folder / "README.md"
     if not readme.is_file():
         return []
     try:
         configs = DatasetCard.load(readme, ignore_metadata_errors=True).data.get("configs")
-    except Exception:  # noqa: BLE001 - a card is a stranger's YAML; datasets reads it again and says why
-        return []
+    except (YAMLError, ValueError, TypeError, AttributeError) as error:
+        raise ConfigError(
+            f"dataset {name!r}: the head of its README is no YAML of a dataset card "
+            f"({_line(error)}); fetch it again"
+        ) from error
     return [c for c in configs if isinstance(c, dict)] if isinstance(configs, list) else []
 
 
@@ -152,7 +163,7 @@ def _refuse_addresses(name: str, folder: Path) -> None:
     """Stop if the folder's README names files outside of the folder."""
     named = [
         text
-        for config in _configs(folder)
+        for config in _configs(name, folder)
         for text in _texts([config.get("data_files"), config.get("data_dir")])
     ]
     outside = [t for t in named if "://" in t or t.startswith(("/", "~")) or ".." in t.split("/")]
@@ -255,4 +266,4 @@ def _empty(name: str, split: str) -> str:
 
 
 def _line(error: BaseException) -> str:
-    return " ".join(str(error).split())[:200] or type(error).__name__
+    return " ".join(str(error).split())[:300] or type(error).__name__
