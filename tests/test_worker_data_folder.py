@@ -152,9 +152,13 @@ def test_a_folder_that_holds_something_else_is_refused_in_one_sentence(
 )
 def test_a_readme_that_names_files_elsewhere_is_refused_and_nothing_is_asked(where, tmp_path):
     folder = Path(repository(tmp_path / "r", WORDS, WORDS))
-    (folder / "README.md").write_text(GSM8K_README.replace("main/train-*", where))
+    text = GSM8K_README.replace("main/train-*", where)
+    (folder / "README.md").write_text(text)
     (problem,) = problems_of(GSM8K, folder)
     assert "names files outside of its folder" in problem
+    (folder / "README.md").write_text(GSM8K_README)
+    (folder / ".huggingface.yaml").write_text(text.strip().strip("-"))
+    assert "names files outside of its folder" in problems_of(GSM8K, folder)[0]
 
 
 @pytest.mark.parametrize("head", ["configs: [", "- a", "configs: {a: 1", "%"])

@@ -21,11 +21,12 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 from datasets import Dataset, load_dataset, load_dataset_builder
+from datasets.config import REPOYAML_FILENAME
 from datasets.exceptions import DatasetsError
 from datasets.packaged_modules.json.json import Json
 from datasets.packaged_modules.parquet.parquet import Parquet
 from huggingface_hub import DatasetCard
-from yaml import YAMLError
+from yaml import YAMLError, safe_load
 
 from harness.caches import cache_dir
 from harness.catalog import DATASETS
@@ -146,17 +147,22 @@ def _named_configs(name: str, folder: Path) -> set[str]:
 
 
 def _configs(name: str, folder: Path) -> list[dict[str, Any]]:
-    readme = folder / "README.md"
-    if not readme.is_file():
-        return []
+    """The configurations that a folder's card declares, and those of the file that overrides it."""
+    card, override = folder / "README.md", folder / REPOYAML_FILENAME
+    declared: list[object] = []
     try:
-        configs = DatasetCard.load(readme, ignore_metadata_errors=True).data.get("configs")
+        if card.is_file():
+            loaded = DatasetCard.load(card, ignore_metadata_errors=True)
+            declared.append(loaded.data.get("configs"))
+        if override.is_file():
+            declared.append((safe_load(override.read_text(encoding="utf-8")) or {}).get("configs"))
     except (YAMLError, ValueError, TypeError, AttributeError) as error:
         raise ConfigError(
             f"dataset {name!r}: the head of its README is no YAML of a dataset card "
             f"({_line(error)}); fetch it again"
         ) from error
-    return [c for c in configs if isinstance(c, dict)] if isinstance(configs, list) else []
+    listed = chain.from_iterable(configs for configs in declared if isinstance(configs, list))
+    return [config for config in listed if isinstance(config, dict)]
 
 
 def _refuse_addresses(name: str, folder: Path) -> None:
