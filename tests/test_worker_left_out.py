@@ -4,14 +4,21 @@ from __future__ import annotations
 
 import re
 
+import pytest
+from trl import SFTConfig, SFTTrainer
+
+from harness.errors import ConfigError
 from harness.launch.local import LocalLauncher
 from harness.plan import Request
 from harness.progress import Quiet
 from harness.record import Result, Status
 from harness.report_tables import rows_left_out
+from harness.spec import DatasetSpec, Model
 from harness.store import Store
 from harness.view import load_view
-from harness.worker.left_out import UNUSABLE_FILE, keep_unusable
+from harness.worker.data import load_splits
+from harness.worker.left_out import UNUSABLE_FILE, keep_unusable, length_notes
+from harness.worker.models import load_model
 from harness.worker.progress import LISTED, Progress
 
 MATRIX = """\
@@ -74,8 +81,37 @@ def test_a_real_run_counts_the_rows_that_trl_cut_and_those_that_were_left_out(tm
     assert result is not None
     assert result.unusable_count == len(result.unusable_rows) > 0
     assert all("more than the 60 allowed" in line for line in result.unusable_rows)
-    (cut,) = [note for note in result.notes if "fill max_length" in note]
+    (cut,) = [note for note in result.notes if "train rows fill max_length" in note]
     full, rows = map(int, re.findall(r"\d+", cut)[:2])
     assert 0 < full <= rows == 32 - 2 - result.unusable_count
     report = (outcome.store.root / "report" / "report.md").read_text(encoding="utf-8")
     assert "fill max\\_length" in report or "fill max_length" in report
+
+
+def test_supervised_rows_that_max_length_leaves_nothing_of_stop_the_run_before_it_trains(tmp_path):
+    loaded = load_model(Model(source="embedded:micro-llama"))
+    spec = DatasetSpec(
+        name="open-thoughts/OpenThoughts-114k", rows_from="fixture", train_rows=None, test_rows=9
+    )
+    splits = load_splits("sft", spec)
+
+    def trainer(max_length):
+        config = SFTConfig(
+            output_dir=str(tmp_path), max_length=max_length, bf16=False, use_cpu=True,
+            report_to="none",
+        )  # fmt: skip
+        return SFTTrainer(
+            model=loaded.model,
+            args=config,
+            train_dataset=splits.train,
+            eval_dataset={"test": splits.test},
+            processing_class=loaded.tokenizer,
+        )
+
+    assert length_notes(trainer(None), splits) == []
+    notes = length_notes(trainer(300), splits)
+    assert [n for n in notes if "train rows were dropped by TRL" in n]
+    assert [n for n in notes if "of 9 test rows" in n]
+    with pytest.raises(ConfigError, match="set max_prompt_tokens below it") as raised:
+        length_notes(trainer(100), splits)
+    assert len(raised.value.problems) == 2

@@ -89,6 +89,14 @@ def test_prompts_that_are_all_too_long_are_a_problem():
     assert "more than the 2 allowed" in found[0][2]
 
 
+def test_a_max_length_that_leaves_no_completion_is_a_problem_of_each_split():
+    cut = spec(TULU, "sft", rows_from="fixture").model_copy(update={"trainer": {"max_length": 4}})
+    found = findings([cut], {})
+    assert [kind for _, kind, _ in found] == ["problem", "problem"]
+    assert "the prompt of every train row fills max_length (4 tokens)" in found[0][2]
+    assert findings([cut.model_copy(update={"trainer": {"max_length": 4_000}})], {}) == []
+
+
 def test_a_toy_has_no_tokenizer_to_count_with_and_its_rows_are_read_all_the_same():
     toy = spec(DEEPMATH, "grpo", source="toy:Qwen/Qwen3-0.6B", rows_from="fixture")
     assert [kind for _, kind, _ in findings([toy], {})] == ["note"]

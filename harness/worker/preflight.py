@@ -25,10 +25,13 @@ import sys
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import redirect_stdout
 from dataclasses import dataclass
-from typing import IO, Any, Literal
+from typing import IO, TYPE_CHECKING, Any, Literal
 
 from harness.errors import ConfigError, HarnessError
 from harness.spec import RunSpec, canonical_json
+
+if TYPE_CHECKING:
+    from harness.worker.data import Splits
 
 
 @dataclass(frozen=True)
@@ -44,6 +47,7 @@ def check(specs: Iterable[RunSpec], places: Mapping[str, str]) -> Iterator[tuple
     groups: dict[str, list[RunSpec]] = {}
     for spec in specs:
         read = [spec.task, *(part.model_dump(mode="json") for part in (spec.dataset, spec.model))]
+        read.append(_max_length(spec))
         groups.setdefault(canonical_json(read), []).append(spec)
     for group in groups.values():
         for finding in _check_rows(group[0], places):
@@ -70,6 +74,7 @@ def _check_rows(spec: RunSpec, places: Mapping[str, str]) -> Iterator[Finding]:
     except HarnessError as error:
         yield from _problems(error)
         return
+    yield from (Finding("problem", p) for p in _cut_to_nothing(spec, splits, tokenizer))
     yield from (Finding("note", note) for note in splits.notes)
     if splits.unusable:
         found = len(splits.train) + len(splits.validation) + len(splits.test)
@@ -78,6 +83,31 @@ def _check_rows(spec: RunSpec, places: Mapping[str, str]) -> Iterator[Finding]:
             f"dataset {spec.dataset.name!r}: {len(splits.unusable):,} rows were left out to find "
             f"{found:,}, the first is {splits.unusable[0]}",
         )
+
+
+def _max_length(spec: RunSpec) -> int | None:
+    """The length at which TRL cuts this run's rows; None if it cuts none, or by its own default."""
+    length = spec.trainer.get("max_length")
+    is_cut = spec.task == "sft" and not spec.trainer.get("packing")
+    return length if is_cut and isinstance(length, int) else None
+
+
+def _cut_to_nothing(spec: RunSpec, splits: Splits, tokenizer: Any) -> Iterator[str]:
+    """Name the splits of which max_length would leave no completion."""
+    from harness.worker.data.cutting import count_tokens, prompt_text
+
+    limit = _max_length(spec)
+    if limit is None or tokenizer is None:
+        return
+    for split in ("train", "validation", "test"):
+        prompts = (row["prompt"] for row in getattr(splits, split))
+        lengths = (count_tokens(prompt_text(prompt, tokenizer), tokenizer) for prompt in prompts)
+        if len(getattr(splits, split)) and all(length >= limit for length in lengths):
+            yield (
+                f"dataset {spec.dataset.name!r}: the prompt of every {split} row fills max_length "
+                f"({limit:,} tokens) and leaves no room for its completion: raise max_length, or "
+                "set max_prompt_tokens below it"
+            )
 
 
 def load_tokenizer(spec: RunSpec, places: Mapping[str, str]) -> Any:

@@ -87,7 +87,7 @@ def build(session: Session, make: Callable[[], T]) -> T:
     with session.journal.phase("build"):
         set_seed(session.spec.seed)
         trainer = make()
-        session.progress.notes += length_notes(trainer, len(session.splits.train))
+        session.progress.notes += length_notes(trainer, session.splits)
     write_atomically(
         session.attempt / "resolved_config.json",
         json.dumps(resolved_config(session, trainer), indent=1, default=str).encode(),

@@ -177,9 +177,7 @@ def refuse_long_prompt(prompt: list[dict[str, str]], request: Request) -> None:
     if request.tokenizer is None:
         return
     try:
-        text = request.tokenizer.apply_chat_template(
-            prompt, tokenize=False, add_generation_prompt=True
-        )
+        text = prompt_text(prompt, request.tokenizer)
     except TemplateError as error:
         raise Unusable(f"the chat template refuses it: {' '.join(str(error).split())}") from error
     limit = request.max_prompt_tokens
@@ -187,6 +185,16 @@ def refuse_long_prompt(prompt: list[dict[str, str]], request: Request) -> None:
         limit = request.tokenizer.model_max_length
     if limit is None or len(text.encode("utf-8", "replace")) < limit:  # a token is a byte or more
         return
-    tokens = len(request.tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"])
+    tokens = count_tokens(text, request.tokenizer)
     if tokens > limit:
         raise Unusable(f"its prompt has {tokens:,} tokens, more than the {limit:,} allowed")
+
+
+def prompt_text(prompt: list[dict[str, str]], tokenizer: Any) -> str:
+    """Render a prompt as a trainer does: the template, up to where the answer begins."""
+    return tokenizer.apply_chat_template(prompt, tokenize=False, add_generation_prompt=True)
+
+
+def count_tokens(text: str, tokenizer: Any) -> int:
+    """Count the tokens of a rendered prompt."""
+    return len(tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"])
