@@ -103,7 +103,9 @@ def test_gold_answers_are_read_or_listed_and_every_reward_ends_in_seconds(golds,
     assert time.monotonic() - begin < 30
     solutions = [*splits.train["solution"], *splits.test["solution"]]
     assert len(solutions) + len(splits.unusable) == len(rows) + 1
-    assert splits.unusable
+    listed = "\n".join(splits.unusable)
+    assert "characters: no final answer" in listed
+    assert golds is GOLDS or "nests brackets 400 deep" in listed
     assert "\\boxed{7}" in solutions
     assert all(can_be_parsed(solution) for solution in solutions)
     completion = [{"role": "assistant", "content": "<think>hm</think>It is $\\boxed{7}$."}]

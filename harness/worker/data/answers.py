@@ -29,7 +29,8 @@ INSTRUCTION = "Please reason step by step, and put your final answer within \\bo
 OPTION_TYPES: dict[str, type | tuple[type, ...]] = {"instruction": (str, type(None))}
 
 PARSE_TIMEOUT_S = 5
-MOST_ANSWER_CHARACTERS = 1_000  # longer than any real final answer; nested brackets cost seconds
+MOST_ANSWER_CHARACTERS = 1_000  # longer than any real final answer
+MOST_NESTED_BRACKETS = 12  # math-verify's time doubles with each: a second here, hours at 30
 MOST_SOLUTION_CHARACTERS = 100_000
 PLAIN_NUMBER = re.compile(r"-?\d{1,300}(\.\d{1,300})?")
 
@@ -59,15 +60,30 @@ def asked_note(instruction: str | None) -> tuple[str, ...]:
 def boxed_answer(row: dict[str, Any], column: str) -> str:
     """Return a row's short final answer, boxed.
 
-    Raises: Unusable if it is missing, longer than any answer, or math-verify can't parse it.
+    Raises: Unusable if it is missing, longer or more nested than any answer, or math-verify can't
+    parse it.
     """
     answer = text_of(row, column).strip()
     if len(answer) > MOST_ANSWER_CHARACTERS:
         raise Unusable(f"its `{column}` has {len(answer):,} characters: no final answer")
+    if (depth := nesting(answer)) > MOST_NESTED_BRACKETS:
+        raise Unusable(f"its `{column}` nests brackets {depth} deep: no final answer")
     gold = f"\\boxed{{{answer}}}"
     if not (PLAIN_NUMBER.fullmatch(answer) or can_be_parsed(gold)):
         raise Unusable(f"math-verify can't parse its `{column}` {answer[:60]!r}")
     return gold
+
+
+def nesting(text: str) -> int:
+    """Return how deep brackets of any kind stand within one another."""
+    depth = deepest = 0
+    for character in text:
+        if character in "([{":
+            depth += 1
+            deepest = max(deepest, depth)
+        elif character in ")]}":
+            depth -= 1
+    return deepest
 
 
 def worked_solution(row: dict[str, Any], column: str) -> str:
