@@ -24,6 +24,7 @@ RAW_FILES = frozenset(
         "sampler.json",
         "resolved_config.json",
         "environment.json",
+        "unusable_rows.txt",
     }
 )
 

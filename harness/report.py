@@ -33,6 +33,7 @@ from harness.report_tables import (
     figures_table,
     memory_table,
     pairs_table,
+    rows_left_out,
 )
 from harness.reward_tables import integrity_tables
 from harness.run_tables import evaluations_table, runs_table, sampler_table
@@ -100,7 +101,7 @@ def _values(view: StudyView, generated_utc: str) -> dict[str, Any]:
             *(table for pair in view.matrix.pairs for table in arguments_tables(view, pair)),
         ),
         "notes": counted(note for result in results for note in result.notes),
-        "unusable_rows": counted(row for result in results for row in result.unusable_rows),
+        "unusable_rows": counted(row for result in results for row in rows_left_out(result)),
         "problems": [text.clean(problem) for problem in view.problems],
         "commands": commands(view),
         "glossary": GLOSSARY,

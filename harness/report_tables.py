@@ -8,11 +8,11 @@ that ended ok. What this leaves out: the first screen (`findings`), the tables w
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from harness import text
-from harness.record import PHASES, ParameterCounts
+from harness.record import PHASES, ParameterCounts, Result
 from harness.series import is_ok
 from harness.summary import LENS_NAMES, WHOLE_RUN, RunSummary
 from harness.view import RunView, StudyView
@@ -232,6 +232,16 @@ def counted(sentences: Iterable[str]) -> list[str]:
         line if n == 1 else f"{line} ({n} times)"
         for line, n in Counter(text.clean(s) for s in sentences).items()
     ]
+
+
+def rows_left_out(result: Result) -> Iterator[str]:
+    """The sentences of a result's unusable rows, and how many there are where not all are listed."""
+    if result.unusable_count > len(result.unusable_rows):
+        yield (
+            f"{result.unusable_count:,} dataset rows were left out in all: the first "
+            f"{len(result.unusable_rows)} stand here, all of them in the attempt's unusable_rows.txt"
+        )
+    yield from result.unusable_rows
 
 
 def _averager(

@@ -10,6 +10,8 @@ from dataclasses import dataclass, field
 
 from harness.record import EvaluationPoint, Result, Status
 
+LISTED = 50  # unusable rows that a result lists itself; unusable_rows.txt lists every one
+
 
 @dataclass
 class Progress:
@@ -18,6 +20,8 @@ class Progress:
     steps_done: int = 0
     nan_step: int | None = None  # the first step whose loss or gradient was not a number
     evaluations: list[EvaluationPoint] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)  # what a reader must know of this run
+    unusable: tuple[str, ...] = ()  # dataset rows left out, one sentence each
 
     def failed(self, status: Status, reason: str) -> Result:
         """Return the result of a run that an exception ended here.
@@ -31,6 +35,9 @@ class Progress:
             reason=reason,
             steps_done=self.steps_done,
             evaluations=tuple(self.evaluations),
+            notes=tuple(self.notes),
+            unusable_rows=self.unusable[:LISTED],
+            unusable_count=len(self.unusable),
         )
 
     @property

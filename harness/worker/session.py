@@ -24,9 +24,10 @@ from harness.spec import RunSpec
 from harness.worker.callbacks import EvaluateOnTheWay, StepJournal
 from harness.worker.data import Splits, load_splits
 from harness.worker.journal import Journal
+from harness.worker.left_out import keep_unusable, length_notes
 from harness.worker.methods import match_precision
 from harness.worker.models import Loaded, count_parameters, hash_trainable, load_model
-from harness.worker.progress import Progress
+from harness.worker.progress import LISTED, Progress
 
 T = TypeVar("T", bound=Trainer)
 
@@ -59,6 +60,9 @@ def open_session(spec: RunSpec, launch: Launch, attempt: Path, progress: Progres
     with journal.phase("load"):
         loaded = load_model(spec.model, launch.places)
         splits = load_splits(spec.task, spec.dataset, launch.places, loaded.tokenizer)
+    progress.notes += splits.notes
+    progress.unusable = splits.unusable
+    keep_unusable(attempt, splits.unusable)
     return Session(spec, launch, attempt, journal, progress, loaded, splits)
 
 
@@ -85,6 +89,7 @@ def build(session: Session, make: Callable[[], T]) -> T:
         set_seed(session.spec.seed)
         trainer = make()
         match_precision(trainer, session.spec.model.dtype)
+        session.progress.notes += length_notes(trainer, session.splits)
     write_atomically(
         session.attempt / "resolved_config.json",
         json.dumps(resolved_config(session, trainer), indent=1, default=str).encode(),
@@ -184,7 +189,9 @@ def _result(
         evaluations=tuple(session.progress.evaluations),
         device=session.launch.gpu or "cpu",
         adapter_sha256=adapter_sha256,
-        unusable_rows=session.splits.unusable,
+        notes=tuple(session.progress.notes),
+        unusable_rows=session.progress.unusable[:LISTED],
+        unusable_count=len(session.progress.unusable),
     )
 
 

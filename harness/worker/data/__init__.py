@@ -7,7 +7,10 @@ raw columns onto the ones TRL's trainers take:
 * grpo: `prompt`, a list of chat messages, and `solution`, the gold answer as text.
 
 Splits are disjoint and depend on the dataset seed alone, never on a run's seed, so that every run of
-a pair trains and is judged on the same rows. What this leaves out: tokenisation, which is TRL's.
+a pair trains and is judged on the same rows. Rows are generated, or read from the local folder of a
+repository, or from the fixture: a few rows of the repository's schema in our own words, shipped here
+for rehearsals. What this leaves out: tokenisation, which is TRL's, and downloads, which are the
+supervisor's.
 """
 
 from __future__ import annotations
@@ -15,6 +18,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from importlib import import_module
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness.errors import ConfigError
@@ -22,6 +26,8 @@ from harness.spec import DATASETS, DatasetSpec
 
 if TYPE_CHECKING:
     from datasets import Dataset
+
+FIXTURES = Path(__file__).parent.parent / "assets" / "fixtures"
 
 
 @dataclass(frozen=True)
@@ -32,6 +38,7 @@ class Splits:
     validation: Dataset
     test: Dataset
     unusable: tuple[str, ...] = field(default=())  # one sentence per row that could not be used
+    notes: tuple[str, ...] = field(default=())  # what a reader of the result must know
 
 
 @dataclass(frozen=True)
@@ -47,6 +54,7 @@ class Request:
     folder: str | None = None  # where a repository's files lie; None for generated rows
     max_prompt_tokens: int | None = None
     tokenizer: Any = None  # the pair's, to count a prompt's tokens as it will be fed
+    is_fixture: bool = False  # the folder is the shipped fixture
 
 
 def load_splits(
@@ -62,6 +70,8 @@ def load_splits(
             f"dataset {dataset.name!r} is unknown; expected one of {', '.join(sorted(DATASETS))}"
         )
     module = import_module(f"{__name__}.{module_name}")
+    fixture = FIXTURES / module_name
+    is_fixture = dataset.rows_from == "fixture" and fixture.is_dir()  # generated rows have none
     request = Request(
         task=task,
         train_rows=dataset.train_rows,
@@ -69,9 +79,10 @@ def load_splits(
         test_rows=dataset.test_rows,
         seed=dataset.seed,
         options=dict(dataset.options),
-        folder=(places or {}).get(dataset.name),
+        folder=str(fixture) if is_fixture else (places or {}).get(dataset.name),
         max_prompt_tokens=dataset.max_prompt_tokens,
         tokenizer=tokenizer,
+        is_fixture=is_fixture,
     )
     splits: Splits = module.load(request)
     return splits

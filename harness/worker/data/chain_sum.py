@@ -21,12 +21,8 @@ from typing import Any
 
 from harness.errors import ConfigError
 from harness.worker.data import Request, Splits
-from harness.worker.data.reasoning_gym_data import (
-    Row,
-    draw_splits,
-    refuse_other_task,
-    refuse_unknown_options,
-)
+from harness.worker.data.reasoning_gym_data import Row, draw_splits
+from harness.worker.data.refusals import refuse_other_task, refuse_unknown_options
 
 SAMPLE = {
     "question": "State the final answer to the following arithmetic problem: 1 + 5 =",

@@ -16,6 +16,7 @@ from datasets import Dataset
 
 from harness.errors import ConfigError
 from harness.worker.data import Request, Splits
+from harness.worker.data.refusals import open_ended
 
 TASKS = ("grpo", "sft")
 
@@ -79,7 +80,7 @@ def split(name: str, problems: Sequence[Problem], request: Request) -> Splits:
     # Held-out rows are cut first: a pair that later trains on more rows is judged on the same ones.
     test_end = request.test_rows
     validation_end = test_end + request.validation_rows
-    train_end = validation_end + request.train_rows
+    train_end = validation_end + (request.train_rows or 0)  # refused above if null
     return Splits(
         train=rows.select(range(validation_end, train_end)),
         validation=rows.select(range(test_end, validation_end)),
@@ -95,6 +96,8 @@ def refusals(name: str, available: int, request: Request) -> list[str]:
     if request.options:
         given = ", ".join(sorted(request.options))
         found.append(f"dataset {name!r} takes no options, found {given}; remove them")
+    if request.train_rows is None:
+        return [*found, open_ended(name)]
     wanted = request.train_rows + request.validation_rows + request.test_rows
     if wanted > available:
         found.append(

@@ -15,8 +15,9 @@ from typing import Any
 import reasoning_gym
 from datasets import Dataset
 
-from harness.errors import ConfigError, did_you_mean
+from harness.errors import ConfigError
 from harness.worker.data import Request, Splits
+from harness.worker.data.refusals import open_ended
 
 Row = dict[str, Any]
 Convert = Callable[[Row], Row | str | None]  # a row, why it is unusable, or None where not wanted
@@ -31,8 +32,11 @@ def draw_splits(
 ) -> Splits:
     """Draw distinct rows of a reasoning-gym task and split them.
 
-    Raises: ConfigError if the task refuses its parameters or has too few distinct questions.
+    Raises: ConfigError if the task refuses its parameters, the request names no number of training
+    rows, or there are too few distinct questions.
     """
+    if request.train_rows is None:
+        raise ConfigError(open_ended(name))
     sizes = (request.test_rows, request.validation_rows, request.train_rows)
     wanted = sum(sizes)
     kept: list[Row] = []
@@ -57,24 +61,6 @@ def draw_splits(
         )
     test, validation, train = _cut(kept, sizes)
     return Splits(train=train, validation=validation, test=test, unusable=tuple(unusable))
-
-
-def refuse_other_task(name: str, task: str, served: str) -> None:
-    """Raise ConfigError unless the dataset serves the task."""
-    if task != served:
-        raise ConfigError(f"dataset {name!r} serves {served}, not {task}: choose another dataset")
-
-
-def refuse_unknown_options(name: str, options: dict[str, Any], known: dict[str, Any]) -> None:
-    """Raise ConfigError listing every option that the dataset doesn't know."""
-    problems = [
-        f"dataset {name!r} has no option {option!r}{did_you_mean(option, known)}; "
-        f"expected {', '.join(known)}"
-        for option in options
-        if option not in known
-    ]
-    if problems:
-        raise ConfigError(*problems)
 
 
 def _draw(name: str, parameters: dict[str, Any], seed: int, size: int) -> Iterator[Row]:
