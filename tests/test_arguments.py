@@ -5,11 +5,11 @@ import sys
 
 import pytest
 
-from harness.arguments import check_arguments, check_batches, known_arguments
+from harness.arguments import check_arguments, check_batches, installed_arguments
 
 
 def test_names_are_read_from_trl_and_transformers():
-    sft, grpo = known_arguments("sft"), known_arguments("grpo")
+    sft, grpo = installed_arguments("sft"), installed_arguments("grpo")
     assert {"packing", "max_length", "learning_rate", "warmup_steps"} <= sft.keys()
     assert {"num_generations", "beta", "learning_rate", "max_steps"} <= grpo.keys()
     assert "num_generations" not in sft
@@ -21,8 +21,8 @@ def test_the_names_are_those_of_the_real_classes():
 
     from trl import GRPOConfig, SFTConfig
 
-    assert set(known_arguments("sft")) == {f.name for f in fields(SFTConfig)}
-    assert set(known_arguments("grpo")) == {f.name for f in fields(GRPOConfig)}
+    assert set(installed_arguments("sft")) == {f.name for f in fields(SFTConfig)}
+    assert set(installed_arguments("grpo")) == {f.name for f in fields(GRPOConfig)}
 
 
 @pytest.mark.parametrize(

@@ -8,16 +8,24 @@ gold answer can't be parsed.
 from __future__ import annotations
 
 from collections.abc import Callable
+from importlib import import_module
 
-from trl.rewards import accuracy_reward, reasoning_accuracy_reward
+from harness.errors import ConfigError
 
 Reward = Callable[..., list[float | None]]
-_REWARDS: dict[str, Reward] = {
-    "reasoning_accuracy": reasoning_accuracy_reward,
-    "accuracy": accuracy_reward,
-}
 
 
 def reward_function(name: str) -> Reward:
-    """Return a reward function of TRL by its name in the matrix."""
-    return _REWARDS[name]
+    """Return a reward function of TRL by its name in the matrix.
+
+    Raises: ConfigError if the installed release has none of that name.
+    """
+    # Asked for by name: releases without it must still import this module.
+    reward: Reward | None = getattr(import_module("trl.rewards"), f"{name}_reward", None)
+    if reward is None:
+        version = import_module("trl").__version__
+        raise ConfigError(
+            f"TRL {version} has no {name}_reward (reasoning_accuracy_reward came with TRL 0.26); use "
+            "reward: strip_reasoning_accuracy, or install a newer TRL"
+        )
+    return reward
