@@ -37,7 +37,7 @@ def numbers(version: str) -> tuple[int, ...]:
 def unfit_pairing(task: Task, versions: Versions, *, has_triton: bool) -> str | None:
     """Say why the installed releases can't train a task at all, or None.
 
-    Source: each release of TRL run for five steps on a CPU, under transformers 4.57 and 5.
+    Source: each release of TRL run for some steps on a CPU, under transformers 4.57 and 5.
     """
     trl, transformers = versions.get("trl"), versions.get("transformers")
     if trl and numbers(trl)[:2] == (1, 15) and not has_triton:
@@ -45,11 +45,18 @@ def unfit_pairing(task: Task, versions: Versions, *, has_triton: bool) -> str | 
             f"TRL {trl} can't train without Triton, which is not installed here (its loss needs a "
             "kernel); install TRL 1.16 or newer, or a torch build with Triton"
         )
-    is_new = transformers is not None and not is_before(versions, "transformers", "5.0")
-    if task == "grpo" and is_new and is_before(versions, "trl", "0.29"):
+    if transformers is None or is_before(versions, "transformers", "5.0"):
+        return None
+    if task == "grpo" and is_before(versions, "trl", "0.29"):
         return (
             f"TRL {trl}'s GRPOTrainer can't be imported under transformers {transformers}; install "
             "transformers 4.57, or TRL 0.29 or newer"
+        )
+    if task == "sft" and is_before(versions, "trl", "0.27"):
+        # Its apply_chat_template returns a mapping, whose length TRL takes for the prompt's.
+        return (
+            f"TRL {trl}'s SFTTrainer trains on prompts too under transformers {transformers}, without "
+            "a word; install transformers 4.57, or TRL 0.27 or newer"
         )
     return None
 

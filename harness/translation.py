@@ -269,14 +269,17 @@ def _warmup(case: _Case) -> tuple[Arguments, str]:
 
 
 def _merge(passed: Arguments, became: Arguments, name: str) -> None:
+    """Add a translated argument; null, and no steps of warm-up, give way to what is set."""
     for key, value in became.items():
-        is_zero_warmup = key == "warmup_steps" and not passed.get(key)
-        if key in passed and not is_zero_warmup and not _is_same(passed[key], value):
+        found = passed.get(key)
+        gives_way = found is None or (key == "warmup_steps" and found == 0)
+        if not gives_way and value is not None and not _is_same(found, value):
             raise _RefusedError(
                 f"{name} becomes {key}={json.dumps(value)} under this release, but {key} is set to "
-                f"{json.dumps(passed[key])}; remove one of the two"
+                f"{json.dumps(found)}; remove one of the two"
             )
-        passed[key] = value
+        if gives_way:
+            passed[key] = value
 
 
 def _is_same(one: Any, other: Any) -> bool:

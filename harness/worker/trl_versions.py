@@ -30,12 +30,17 @@ class Built:
     notes: tuple[str, ...]
 
 
+def pairing_problem(task: Task) -> str | None:
+    """Say why the installed releases can't train a task together, or None. Imports none of them."""
+    return unfit_pairing(task, installed_versions(), has_triton=find_spec("triton") is not None)
+
+
 def check_pairing(task: Task) -> None:
-    """Refuse releases that can't train a task together. To be called before TRL is imported.
+    """Refuse releases that can't train a task together; to be called before TRL is imported.
 
     Raises: MachineError saying what is installed and what would do.
     """
-    reason = unfit_pairing(task, installed_versions(), has_triton=find_spec("triton") is not None)
+    reason = pairing_problem(task)
     if reason:
         raise MachineError(reason)
 
