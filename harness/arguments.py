@@ -3,7 +3,8 @@
 The supervisor has to refuse `learning_rat=1e-4` before a worker spends ten seconds importing TRL, and
 it may not import an ML library. So the dataclass fields of the installed SFTConfig, GRPOConfig and
 TrainingArguments are read with `ast`: names and the plain types in their annotations. Ranges that
-those classes leave to a crash in mid-run (a learning rate of -1) are checked here too.
+those classes leave to a crash in mid-run (a learning rate of -1) are checked here too. An argument
+that the installed release has under another name, or can do without, is known as well (`translation`).
 
 What this leaves out: defaults and cross-field rules of TRL, which the worker meets for real.
 """
@@ -11,18 +12,21 @@ What this leaves out: defaults and cross-field rules of TRL, which the worker me
 from __future__ import annotations
 
 import ast
+from collections.abc import Sequence
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 from harness.errors import did_you_mean
+from harness.releases import installed_versions
 from harness.spec import Task
+from harness.translation import CONFIGS, resolve, translatable
 
 # Class by class, the nearest first: (package, file, class).
-_SOURCES: dict[Task, tuple[tuple[str, str, str], ...]] = {
-    "sft": (("trl", "trainer/sft_config.py", "SFTConfig"),),
-    "grpo": (("trl", "trainer/grpo_config.py", "GRPOConfig"),),
+_SOURCES: dict[Task, tuple[str, str, str]] = {
+    "sft": ("trl", "trainer/sft_config.py", CONFIGS["sft"]),
+    "grpo": ("trl", "trainer/grpo_config.py", CONFIGS["grpo"]),
 }
 _SHARED = (
     ("trl", "trainer/base_config.py", "_BaseConfig"),
@@ -81,17 +85,27 @@ _RANGES: dict[str, tuple[float, bool, float | None]] = {
 
 
 @cache
-def known_arguments(task: Task) -> dict[str, str]:
+def installed_arguments(task: Task) -> dict[str, str]:
     """Return name → annotation for a task's TRL config; empty where TRL is not installed."""
     fields: dict[str, str] = {}
-    for package, file, class_name in (*_SOURCES[task], *_SHARED):
+    for package, file, class_name in (_SOURCES[task], *_SHARED):
         for name, annotation in _dataclass_fields(package, file, class_name).items():
             fields.setdefault(name, annotation)
     return fields
 
 
+@cache
+def known_arguments(task: Task) -> frozenset[str]:
+    """Name what a matrix may give a task: what is installed has, or a translation is written for."""
+    installed = installed_arguments(task)
+    return frozenset(installed) | translatable(task) if installed else frozenset()
+
+
 def check_arguments(task: Task, arguments: dict[str, Any], where: str) -> list[str]:
-    """List what is wrong with trainer arguments, one sentence each."""
+    """List what is wrong with trainer arguments, one sentence each.
+
+    What depends on several arguments together is `check_translation`'s.
+    """
     known = known_arguments(task)
     problems = []
     for name, value in arguments.items():
@@ -99,12 +113,31 @@ def check_arguments(task: Task, arguments: dict[str, Any], where: str) -> list[s
         if name in RESERVED:
             problems.append(f"{at}: {RESERVED[name]}; remove it")
         elif known and name not in known:
-            config = _SOURCES[task][0][2]
             hint = did_you_mean(name, known)
-            problems.append(f"{at}: the installed TRL's {config} has no such argument{hint}")
+            problems.append(f"{at}: the installed TRL's {CONFIGS[task]} has no such argument{hint}")
         else:
-            problems += _check_value(at, name, value, known.get(name, ""))
+            problems += _check_value(task, at, name, value)
     return problems
+
+
+def check_translation(task: Task, layers: Sequence[tuple[str, dict[str, Any]]]) -> list[str]:
+    """List the arguments that the installed TRL can't be given, each where it was set.
+
+    `layers` are (where, arguments), the later winning. Only arguments that all layers together
+    settle are judged here: a vLLM field that the release lacks may be left out without vLLM.
+    """
+    installed = installed_arguments(task)
+    if not installed:
+        return []
+    merged: dict[str, Any] = {}
+    origin: dict[str, str] = {}
+    for where, arguments in layers:
+        merged.update(arguments)
+        origin.update(dict.fromkeys(arguments, where))
+    known = known_arguments(task) - RESERVED.keys()
+    given = {name: value for name, value in merged.items() if name in known}
+    refused = resolve(task, given, installed, installed_versions()).refused
+    return [f"{origin[name]}.{sentence}" for name, sentence in refused.items()]
 
 
 def check_batches(task: Task, arguments: dict[str, Any], where: str) -> list[str]:
@@ -122,6 +155,16 @@ def check_batches(task: Task, arguments: dict[str, Any], where: str) -> list[str
     size = arguments.get("generation_batch_size")
     if not all(isinstance(v, int) and v > 0 for v in (batch, per_generation, group)):
         return []  # said already, value by value
+    if isinstance(size, int) and arguments.get("steps_per_generation") is not None:
+        return [
+            f"{where}: found generation_batch_size={size} and steps_per_generation={per_generation}, "
+            "but TRL takes one of the two; set the other to null"
+        ]
+    if isinstance(size, int) and size % batch:
+        return [
+            f"{where}: generation_batch_size={size} can't be split into batches of "
+            f"per_device_train_batch_size={batch}; make the first a multiple of the second"
+        ]
     completions = size if isinstance(size, int) else batch * per_generation
     if completions % group:
         return [
@@ -132,7 +175,16 @@ def check_batches(task: Task, arguments: dict[str, Any], where: str) -> list[str
     return []
 
 
-def _check_value(at: str, name: str, value: Any, annotation: str) -> list[str]:
+def _check_value(task: Task, at: str, name: str, value: Any) -> list[str]:
+    """Check a value as the installed release is given it: by another name or spelling, maybe."""
+    installed = installed_arguments(task)
+    if name not in translatable(task) or not installed:
+        return _check_plain(at, name, value, installed.get(name, ""))
+    passed = resolve(task, {name: value}, installed, installed_versions()).passed
+    return [p for n, v in passed.items() for p in _check_plain(at, n, v, installed[n])]
+
+
+def _check_plain(at: str, name: str, value: Any, annotation: str) -> list[str]:
     allowed = _plain_types(annotation)
     is_number = isinstance(value, int | float) and not isinstance(value, bool)
     if allowed and (

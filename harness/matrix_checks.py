@@ -11,7 +11,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, get_args
 
-from harness.arguments import check_arguments, check_batches, known_arguments
+from harness.arguments import (
+    check_arguments,
+    check_batches,
+    check_translation,
+    known_arguments,
+)
 from harness.catalog import HEAD, MODELS, TARGETS, TIED_HEAD
 from harness.errors import did_you_mean
 from harness.objective import contradictions, objective_arguments
@@ -19,6 +24,7 @@ from harness.spec import DATASETS, REWARDS, Pair, Task
 
 _EMBEDDED = Path(__file__).parent / "worker" / "assets"
 _Data = dict[str, Any]
+_Layer = tuple[str, _Data]  # where it stands, its arguments
 
 
 def check_matrix(
@@ -40,7 +46,8 @@ def check_matrix(
         for task in get_args(Task):
             if _map(pair).get("task") == task:
                 layer = _map(shared.get(task))
-                problems += _check_trainer(task, layer, pair, at, overrides or {}, is_whole)
+                layers = ((f"{where}: trainer.{task}", layer), ("--set", overrides or {}))
+                problems += _check_trainer(task, layers, pair, at, is_whole)
     return problems
 
 
@@ -100,21 +107,34 @@ def _check_targets(asked: Any, source: Any, at: str) -> Iterator[str]:
 
 
 def _check_trainer(
-    task: Task, shared: _Data, pair: _Data, at: str, overrides: _Data, is_whole: bool
+    task: Task, outer: tuple[_Layer, _Layer], pair: _Data, at: str, is_whole: bool
 ) -> Iterator[str]:
     own = _map(pair.get("trainer"))
+    below, (override, overrides) = outer
     applied = applied_overrides(task, overrides)
     yield from check_arguments(task, own, f"{at}.trainer")
     for name, arm in _map(pair.get("arms")).items():
         where = f"{at}.arms.{name}"
         arguments = _map(_map(arm).get("trainer"))
         yield from check_arguments(task, arguments, f"{where}.trainer")
-        merged = {**shared, **own, **arguments, **applied}
+        merged = {**below[1], **own, **arguments, **applied}
+        goal: _Data = {}
         if task == "grpo":
             objective = pair.get("objective", "trl")
             yield from contradictions(objective, merged, where)
-            merged |= objective_arguments(objective, merged)
+            goal = objective_arguments(objective, merged)
+            merged |= goal
         yield from check_batches(task, merged, where)
+        yield from check_translation(
+            task,
+            (
+                below,
+                (f"{at}.trainer", own),
+                (f"{where}.trainer", arguments),
+                (override, applied),
+                (f"{at}.objective", goal),
+            ),
+        )
         yield from _check_difference(pair, arguments, where)
         lasts = {"max_steps", "num_train_epochs"} & merged.keys() or _map(pair.get("budgets"))
         if is_whole and not lasts:

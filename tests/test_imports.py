@@ -17,8 +17,10 @@ ORDER = (
     "files",
     "spec",
     "catalog",
-    "translation",
     "record",
+    "releases",
+    "translation_table",
+    "translation",
     "arguments",
     "objective",
     "matrix_file",
@@ -71,8 +73,8 @@ ORDER = (
 )
 # What worker/ may use of the house.
 WORKER_MAY = {
-    *("errors", "caches", "files", "spec", "catalog", "translation", "record", "launch", "measure"),
-    *("store", "worker"),
+    *("errors", "caches", "files", "spec", "catalog", "record", "releases", "translation"),
+    *("launch", "measure", "store", "worker"),
 }
 ML = ("torch", "transformers", "trl", "peft", "datasets", "accelerate")
 

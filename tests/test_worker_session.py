@@ -23,7 +23,7 @@ from harness.worker.grpo import HeldOutReward
 from harness.worker.journal import Journal
 from harness.worker.models import Loaded, load_model
 from harness.worker.progress import Progress
-from harness.worker.session import Session, autocast, resolved_config, train
+from harness.worker.session import Session, autocast, limited_dataset, resolved_config, train
 from harness.worker.sft import held_out_nll
 from tests.conftest import MATRIX
 
@@ -181,3 +181,18 @@ def test_grpo_that_loses_its_numbers_ends_as_nan_and_is_not_tried_again(tmp_path
     assert run.record.result is not None
     assert run.record.result.steps_done >= 1
     assert [p.step for p in run.record.result.evaluations] == [0]
+
+
+def test_a_prompt_limit_of_the_trainer_limits_the_rows_too():
+    spec = expand(parse_matrix(MATRIX, "m"))[-1]
+
+    def limit(own: int | None, trainer: dict[str, int | None]) -> int | None:
+        dataset = spec.dataset.model_copy(update={"max_prompt_tokens": own})
+        asked = spec.model_copy(update={"dataset": dataset, "trainer": trainer})
+        return limited_dataset(asked).max_prompt_tokens
+
+    assert limit(None, {}) is None
+    assert limit(None, {"max_prompt_length": None}) is None
+    assert limit(None, {"max_prompt_length": 64}) == 64
+    assert limit(32, {"max_prompt_length": 64}) == 32
+    assert limit(128, {"max_prompt_length": 64}) == 64

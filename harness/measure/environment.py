@@ -89,9 +89,11 @@ def describe_platform() -> dict[str, Any]:
 
 def installed_distributions() -> dict[str, Any]:
     """Return every installed distribution as name==version, and a hash of that list."""
-    names = sorted(
-        {f"{dist.name.lower()}=={dist.version}" for dist in metadata.distributions() if dist.name}
-    )
+    found: dict[str, str] = {}
+    for dist in metadata.distributions():
+        if dist.name:  # the first on the path is the one that is imported; the others are hidden
+            found.setdefault(dist.name.lower(), dist.version)
+    names = sorted(f"{name}=={version}" for name, version in found.items())
     return {"sha256": hashlib.sha256("\n".join(names).encode()).hexdigest(), "list": names}
 
 

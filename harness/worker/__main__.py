@@ -26,6 +26,7 @@ from harness.record import Result, Status
 from harness.spec import RunSpec
 from harness.worker.confine import confine
 from harness.worker.progress import Progress
+from harness.worker.trl_versions import check_pairing
 
 SAMPLER_PATIENCE_S = 10.0
 
@@ -106,11 +107,16 @@ def _chain(error: BaseException) -> Iterator[BaseException]:
 
 
 def _train(spec: RunSpec, launch: Launch, attempt: Path, progress: Progress) -> Result:
-    # Imported here so that a broken environment becomes a record with a reason, not a lost process.
-    from harness.worker.grpo import train_grpo
-    from harness.worker.sft import train_sft
+    # Imported here so that a broken environment becomes a record with a reason, not a lost process;
+    # and only the task's own, for some pairings of releases can do one of the two.
+    check_pairing(spec.task)
+    if spec.task == "sft":
+        from harness.worker.sft import train_sft
 
-    return (train_sft if spec.task == "sft" else train_grpo)(spec, launch, attempt, progress)
+        return train_sft(spec, launch, attempt, progress)
+    from harness.worker.grpo import train_grpo
+
+    return train_grpo(spec, launch, attempt, progress)
 
 
 def _wait_for_sampler(attempt: Path) -> list[str]:

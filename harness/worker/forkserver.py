@@ -31,6 +31,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from harness.worker.confine import PARENT_VARIABLE, die_with_parent, set_parent_death_signal
+from harness.worker.trl_versions import pairing_problem
 
 Entry = Callable[[Path, bool], int]
 
@@ -39,7 +40,7 @@ PRELOAD = (
     "torch", "pandas", "psutil", "datasets", "peft", "math_verify", "safetensors.torch",
     "transformers:Trainer", "transformers:AutoTokenizer", "transformers:LlamaForCausalLM",
     "trl:SFTConfig", "trl:SFTTrainer", "trl:GRPOConfig", "trl:GRPOTrainer",
-    "trl.rewards:reasoning_accuracy_reward",
+    "trl.rewards:accuracy_reward",
     "harness.worker.sft", "harness.worker.grpo", "harness.measure.environment",
 )  # fmt: skip
 # Answers that transformers and accelerate keep about devices; a worker sees other devices than the
@@ -219,6 +220,12 @@ def resolve(name: str) -> Any:
     return getattr(imported, attribute) if attribute else imported
 
 
+def preloads() -> list[str]:
+    """Return what to import: without GRPO where the installed releases can't even import it."""
+    is_fit = pairing_problem("grpo") is None
+    return [name for name in PRELOAD if is_fit or "grpo" not in name.lower()]
+
+
 def native_threads() -> int:
     """Return the number of threads of this process, those of C libraries included."""
     try:
@@ -248,7 +255,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     begin = time.monotonic()
     control = socket.socket(fileno=options.control)
     control.set_inheritable(False)
-    names = PRELOAD if options.preload is None else options.preload.split(",")
+    names = preloads() if options.preload is None else options.preload.split(",")
     for name in filter(None, names):
         resolve(name)
     server = Server(control, resolve(options.entry))

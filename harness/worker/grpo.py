@@ -24,14 +24,14 @@ from harness.worker.methods import peft_config
 from harness.worker.progress import Progress
 from harness.worker.reward_counts import CountedReward
 from harness.worker.rewards import Reward, reward_function
-from harness.worker.session import autocast, build, open_session, train, trainer_arguments
-from harness.worker.trl_versions import build_config, generation_method
+from harness.worker.session import autocast, build, configure, open_session, train
+from harness.worker.trl_versions import generation_method
 
 
 def train_grpo(spec: RunSpec, launch: Launch, attempt: Path, progress: Progress) -> Result:
     """Load, evaluate, train, evaluate."""
     session = open_session(spec, launch, attempt, progress)
-    config = build_config(GRPOConfig, trainer_arguments(session))
+    config = configure(session, GRPOConfig)
     reward = reward_function(spec.reward or "reasoning_accuracy")
     counted = CountedReward(reward)
     trainer = build(

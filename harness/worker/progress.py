@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from harness.record import EvaluationPoint, Result, Status
+from harness.record import EvaluationPoint, Result, Status, Translation
 
 LISTED = 50  # unusable rows that a result lists itself; unusable_rows.txt lists every one
 
@@ -20,6 +20,7 @@ class Progress:
     steps_done: int = 0
     nan_step: int | None = None  # the first step whose loss or gradient was not a number
     evaluations: list[EvaluationPoint] = field(default_factory=list)
+    translations: tuple[Translation, ...] = ()
     notes: list[str] = field(default_factory=list)  # what a reader must know of this run
     unusable: tuple[str, ...] = ()  # dataset rows left out, one sentence each
 
@@ -35,6 +36,7 @@ class Progress:
             reason=reason,
             steps_done=self.steps_done,
             evaluations=tuple(self.evaluations),
+            translations=self.translations,
             notes=tuple(self.notes),
             unusable_rows=self.unusable[:LISTED],
             unusable_count=len(self.unusable),

@@ -20,7 +20,7 @@ from transformers import Trainer, set_seed
 from harness.files import write_atomically
 from harness.launch import Launch
 from harness.record import EvaluationPoint, Result, Split, Status
-from harness.spec import RunSpec
+from harness.spec import DatasetSpec, RunSpec
 from harness.worker.callbacks import EvaluateOnTheWay, StepJournal
 from harness.worker.data import Splits, load_splits
 from harness.worker.journal import Journal
@@ -28,6 +28,7 @@ from harness.worker.left_out import keep_unusable, length_notes
 from harness.worker.methods import match_precision
 from harness.worker.models import Loaded, count_parameters, hash_trainable, load_model
 from harness.worker.progress import LISTED, Progress
+from harness.worker.trl_versions import build_config
 
 T = TypeVar("T", bound=Trainer)
 
@@ -59,11 +60,30 @@ def open_session(spec: RunSpec, launch: Launch, attempt: Path, progress: Progres
     journal = Journal(attempt, is_cuda=launch.gpu is not None)
     with journal.phase("load"):
         loaded = load_model(spec.model, launch.places)
-        splits = load_splits(spec.task, spec.dataset, launch.places, loaded.tokenizer)
+        splits = load_splits(spec.task, limited_dataset(spec), launch.places, loaded.tokenizer)
     progress.notes += splits.notes
     progress.unusable = splits.unusable
     keep_unusable(attempt, splits.unusable)
     return Session(spec, launch, attempt, journal, progress, loaded, splits)
+
+
+def limited_dataset(spec: RunSpec) -> DatasetSpec:
+    """Return a run's dataset, with `max_prompt_length` as a limit on its rows too.
+
+    TRL cut longer prompts up to 0.27 and lets them through since; left out, they are the same rows
+    under every release.
+    """
+    limits = (spec.dataset.max_prompt_tokens, spec.trainer.get("max_prompt_length"))
+    given = [limit for limit in limits if isinstance(limit, int)]
+    return spec.dataset.model_copy(update={"max_prompt_tokens": min(given, default=None)})
+
+
+def configure(session: Session, config_class: type) -> Any:
+    """Build TRL's config from the run's arguments, and keep what it took to do so for the record."""
+    built = build_config(session.spec.task, config_class, trainer_arguments(session))
+    session.progress.translations = built.translations
+    session.progress.notes += built.notes
+    return built.config
 
 
 def trainer_arguments(session: Session) -> dict[str, Any]:
@@ -189,6 +209,7 @@ def _result(
         evaluations=tuple(session.progress.evaluations),
         device=session.launch.gpu or "cpu",
         adapter_sha256=adapter_sha256,
+        translations=session.progress.translations,
         notes=tuple(session.progress.notes),
         unusable_rows=session.progress.unusable[:LISTED],
         unusable_count=len(session.progress.unusable),

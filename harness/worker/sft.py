@@ -20,14 +20,13 @@ from harness.spec import RunSpec
 from harness.worker.callbacks import StepJournal, finite
 from harness.worker.methods import peft_config
 from harness.worker.progress import Progress
-from harness.worker.session import autocast, build, open_session, train, trainer_arguments
-from harness.worker.trl_versions import build_config
+from harness.worker.session import autocast, build, configure, open_session, train
 
 
 def train_sft(spec: RunSpec, launch: Launch, attempt: Path, progress: Progress) -> Result:
     """Load, evaluate, train, evaluate."""
     session = open_session(spec, launch, attempt, progress)
-    config = build_config(SFTConfig, trainer_arguments(session))
+    config = configure(session, SFTConfig)
     held_out = {"validation": session.splits.validation, "test": session.splits.test}
     trainer = build(
         session,
