@@ -20,7 +20,7 @@ from harness.matrix import (
 )
 from harness.record import PlannedRun, Study
 from harness.recovery import utc_text
-from harness.slots import Device, Slot, count_jobs, find_slots
+from harness.slots import Device, Slot, count_places, find_slots, refuse_unfit
 from harness.spec import RunSpec
 from harness.store import Store
 
@@ -57,13 +57,14 @@ class Plan:
     specs: tuple[RunSpec, ...]
     output_dir: Path
     slots: tuple[Slot, ...]  # where it could run
-    jobs: int  # how many of them it takes
+    jobs: int  # how many of these places it takes
 
 
 def make_plan(request: Request) -> Plan:
     """Resolve a request without touching a study.
 
-    Raises: ConfigError listing what is wrong with it; MachineError if the device is missing.
+    Raises: ConfigError listing what is wrong with it; MachineError if the device is missing, or has
+    too few GPUs for an arm.
     """
     loaded = load_matrix(request.matrix)
     with_overrides(loaded.matrix, request.overrides)
@@ -73,7 +74,9 @@ def make_plan(request: Request) -> Plan:
     specs = select(expand(loaded.matrix, request.overrides, seeds), request.filters)
     output_dir = request.output_dir or Path("results") / loaded.matrix.name
     slots = find_slots(loaded.matrix, request.device)
-    return Plan(loaded, tuple(specs), output_dir, slots, count_jobs(slots, request.jobs))
+    refuse_unfit(specs, slots)
+    places = count_places(slots, request.jobs, specs)
+    return Plan(loaded, tuple(specs), output_dir, slots, places)
 
 
 def study_of(store: Store, plan: Plan, request: Request) -> Study:

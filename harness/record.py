@@ -130,7 +130,7 @@ class Result(Frozen):
     train_wall_s: float | None = Field(None, description="trainer.train() alone")
     parameters: ParameterCounts | None = None
     evaluations: tuple[EvaluationPoint, ...] = ()
-    device: str | None = Field(None, description="'cpu' or the GPU's UUID")
+    device: str | None = Field(None, description="'cpu', or the GPUs' UUIDs with commas between")
     started_warm: bool = Field(
         False, description="forked from a server that had imported the libraries"
     )

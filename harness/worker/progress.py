@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from harness.record import EvaluationPoint, Result, Status
+from harness.record import Distributed, EvaluationPoint, Result, Status
 
 
 @dataclass
@@ -18,6 +18,7 @@ class Progress:
     steps_done: int = 0
     nan_step: int | None = None  # the first step whose loss or gradient was not a number
     evaluations: list[EvaluationPoint] = field(default_factory=list)
+    distributed: Distributed | None = None  # known once the model is wrapped
 
     def failed(self, status: Status, reason: str) -> Result:
         """Return the result of a run that an exception ended here.
@@ -31,6 +32,7 @@ class Progress:
             reason=reason,
             steps_done=self.steps_done,
             evaluations=tuple(self.evaluations),
+            distributed=self.distributed,
         )
 
     @property
