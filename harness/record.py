@@ -127,7 +127,9 @@ class Result(Frozen):
     status: Status
     reason: str | None = Field(None, description="one sentence for a status that is not ok")
     steps_done: Count = 0
-    train_wall_s: float | None = Field(None, description="trainer.train() alone")
+    train_wall_s: float | None = Field(
+        None, description="trainer.train() alone, evaluations on the way included"
+    )
     parameters: ParameterCounts | None = None
     evaluations: tuple[EvaluationPoint, ...] = ()
     device: str | None = Field(None, description="'cpu', or the GPUs' UUIDs with commas between")

@@ -32,8 +32,16 @@ from harness.worker.ranks import Rank, leave_word, rank_of
 SAMPLER_PATIENCE_S = 10.0
 
 
-def run_attempt(attempt: Path, is_warm: bool = False) -> int:
-    """Train the run of an attempt's folder and return the process's exit code."""
+# What trains a run: its spec, the conditions it runs under, the attempt's folder, how far it has come.
+Train = Callable[[RunSpec, Launch, Path, Progress], Result]
+
+
+def run_attempt(attempt: Path, is_warm: bool = False, train: Train | None = None) -> int:
+    """Train the run of an attempt's folder and return the process's exit code.
+
+    `train` takes TRL's place.
+    """
+    train = train or _train
     launch = Launch.model_validate_json((attempt / "launch.json").read_text(encoding="utf-8"))
     spec = RunSpec.model_validate_json((attempt.parent / "spec.json").read_text(encoding="utf-8"))
     rank = rank_of(launch)
@@ -41,10 +49,10 @@ def run_attempt(attempt: Path, is_warm: bool = False) -> int:
     signal.signal(signal.SIGTERM, _end)
     notes = _wait_for_sampler(attempt) if launch.waits_for_sampler else []
     if not rank.is_first:
-        return _follow(rank, attempt, lambda progress: _train(spec, launch, attempt, progress))
+        return _follow(rank, attempt, lambda progress: train(spec, launch, attempt, progress))
     environment = json.dumps(capture_environment(), indent=1).encode()
     write_atomically(attempt / "environment.json", environment)
-    result = conclude(lambda progress: _train(spec, launch, attempt, progress))
+    result = conclude(lambda progress: train(spec, launch, attempt, progress))
     result = result.model_copy(update={"started_warm": is_warm, "notes": (*notes, *result.notes)})
     write_atomically(attempt / "result.json", result.model_dump_json(indent=1).encode() + b"\n")
     return 0 if result.status is Status.OK else 1
@@ -135,7 +143,12 @@ def _train(spec: RunSpec, launch: Launch, attempt: Path, progress: Progress) -> 
     from harness.worker.grpo import train_grpo
     from harness.worker.sft import train_sft
 
-    return (train_sft if spec.task == "sft" else train_grpo)(spec, launch, attempt, progress)
+    result = (train_sft if spec.task == "sft" else train_grpo)(spec, launch, attempt, progress)
+    if launch.parallel:
+        from torch import distributed
+
+        distributed.destroy_process_group()
+    return result
 
 
 def _wait_for_sampler(attempt: Path) -> list[str]:
