@@ -4,7 +4,8 @@ Started by `torch.distributed.run`, one process a rank, on the CPU over gloo. Th
 what `accelerate launch` makes of benchmarks/accelerate/fsdp2.yaml; accelerate's plugin and its
 wrapping (torch's `fully_shard` underneath) are the real ones, with a stand-in for the Accelerator,
 which on a CPU would not get that far. The first process prints a JSON line for each model:
-wrapped classes, and loss and gradient against the same model in one piece.
+wrapped classes, and loss and gradient against the same model in one piece; and one for our own
+evaluations of the micro model, whole and sharded.
 """
 
 from __future__ import annotations
@@ -17,15 +18,20 @@ from typing import Any
 import torch
 from accelerate.utils import FullyShardedDataParallelPlugin
 from accelerate.utils.fsdp_utils import fsdp2_prepare_model
+from datasets import Dataset
 from peft import LoraConfig, get_peft_model
 from torch import distributed
 from torch.distributed.device_mesh import init_device_mesh
-from torch.distributed.fsdp import FSDPModule
+from torch.distributed.fsdp import FSDPModule, register_fsdp_forward_method
 from transformers import AutoModelForCausalLM
 
 from harness.catalog import MODELS, ModelFacts
+from harness.spec import Evaluation, Model, Parallel
 from harness.worker.architectures import toy_config
-from harness.worker.wrapping import wrapper_of
+from harness.worker.grpo import HeldOutReward
+from harness.worker.models import load_model
+from harness.worker.sft import held_out_nll
+from harness.worker.wrapping import is_as_asked, wrapper_of
 
 VOCAB = 96
 
@@ -58,7 +64,7 @@ def loss_of(model: Any) -> torch.Tensor:
     ids = torch.arange(24).reshape(2, 12) % VOCAB
     loss = model(input_ids=ids, labels=ids).loss
     loss.backward()
-    return loss
+    return loss.detach()
 
 
 def gradient_norm(model: Any) -> float:
@@ -85,12 +91,54 @@ def look(facts: ModelFacts, has_adapter: bool, mesh: Any) -> dict[str, Any]:
         "layer_classes": sorted({type(layer).__name__ for layer in layers}),
         "all_layers_sharded": all(isinstance(layer, FSDPModule) for layer in layers),
         "wrapper": wrapper_of(model),
+        "as_asked": [as_asked(whole), as_asked(model)],
         "wrapped": wrapped,
         "local_share": sum(p.to_local().numel() for p in model.parameters())
         / sum(p.numel() for p in model.parameters()),
         "loss": [expected, loss],
         "gradient_norm": [norm, gradient_norm(model)],
     }
+
+
+def as_asked(model: Any) -> bool:
+    state = SimpleNamespace(num_processes=2, is_fsdp2=True)
+    trainer: Any = SimpleNamespace(
+        model_wrapped=model, accelerator=SimpleNamespace(state=state, num_processes=2)
+    )
+    return is_as_asked(trainer, Parallel(processes=2, strategy="fsdp2"))
+
+
+def evaluate(mesh: Any) -> dict[str, Any]:
+    """Judge the micro model by held-out NLL and reward, whole and then sharded."""
+    found: dict[str, Any] = {"repository": "embedded:micro-llama"}
+    for name in ("whole", "sharded"):
+        loaded = load_model(Model(source="embedded:micro-llama"))
+        model = loaded.model
+        if name == "sharded":
+            model = shard(model, mesh)
+            register_fsdp_forward_method(model, "generate")  # as transformers' trainer does
+        ids = torch.arange(40).reshape(4, 10)
+        trainer: Any = SimpleNamespace(
+            model=model,
+            processing_class=loaded.tokenizer,
+            args=SimpleNamespace(bf16=False, fp16=False, max_completion_length=12),
+            eval_dataset={"test": list(range(4))},
+            data_collator=lambda rows, ids=ids: {"input_ids": ids[rows], "labels": ids[rows]},
+        )
+        nll = held_out_nll(trainer, "test", 0, 3).value
+        row = {"prompt": [{"role": "user", "content": "3+5+4=?"}], "solution": "12"}
+        scored: list[str] = []
+
+        def reward(completions: Any, scored: list[str] = scored, **_: Any) -> list[float]:
+            scored += [c[0]["content"] for c in completions]
+            return [float(len(c[0]["content"])) for c in completions]
+
+        held_out = HeldOutReward(
+            trainer, reward, Evaluation(samples_per_prompt=4), 0, is_sharded=name == "sharded"
+        )
+        point = held_out.measure(Dataset.from_list([row] * 2), "test", 0)
+        found[name] = {"nll": nll, "reward": point.value, "texts": scored}
+    return found
 
 
 if __name__ == "__main__":
@@ -101,4 +149,7 @@ if __name__ == "__main__":
             found = look(facts, has_adapter, mesh)
             if distributed.get_rank() == 0:
                 sys.stdout.write(json.dumps(found) + "\n")
+    found = evaluate(mesh)
+    if distributed.get_rank() == 0:
+        sys.stdout.write(json.dumps(found) + "\n")
     distributed.destroy_process_group()
