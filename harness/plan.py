@@ -57,7 +57,8 @@ class Plan:
     specs: tuple[RunSpec, ...]
     output_dir: Path
     slots: tuple[Slot, ...]  # where it could run
-    jobs: int  # how many of these places it takes
+    places: int  # how many of them it takes, one for each process
+    jobs: int  # how many runs go side by side at most
 
 
 def make_plan(request: Request) -> Plan:
@@ -76,7 +77,7 @@ def make_plan(request: Request) -> Plan:
     slots = find_slots(loaded.matrix, request.device)
     refuse_unfit(specs, slots)
     places = count_places(slots, request.jobs, specs)
-    return Plan(loaded, tuple(specs), output_dir, slots, places)
+    return Plan(loaded, tuple(specs), output_dir, slots, places, request.jobs or places)
 
 
 def study_of(store: Store, plan: Plan, request: Request) -> Study:

@@ -71,6 +71,7 @@ class Schedule:
     display: Display
     conditions: Conditions
     slots: Sequence[Slot]
+    jobs: int  # runs side by side at most
     on_sealed: Callable[[RunSpec, Record | None], None]
     urgency: Callable[[], int]  # 0 go on; 1 end the runs; 2 or more: at once
     total: int
@@ -88,7 +89,9 @@ class Schedule:
                     queue.clear()
                     for run in running:
                         run.watched.cancel() if urgency == 1 else run.watched.kill()
-                while queue and len(free) >= processes(queue[0]) and self.launcher.is_ready:
+                while queue and self.launcher.is_ready and len(running) < self.jobs:
+                    if processes(queue[0]) > len(free):
+                        break
                     spec = queue.popleft()
                     taken = tuple(free.pop(0) for _ in range(processes(spec)))
                     running.append(self._start(spec, taken))

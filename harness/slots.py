@@ -98,17 +98,21 @@ def refuse_unfit(specs: Sequence[RunSpec], slots: Sequence[Slot]) -> None:
 
 
 def count_places(slots: Sequence[Slot], jobs: int | None, specs: Sequence[RunSpec]) -> int:
-    """Decide how many places a command takes: for as many runs as go side by side.
+    """Decide how many places a command takes, for as many runs as go side by side.
 
-    `jobs` is a number of runs; those of several processes take a place for each of these. The
-    largest run always has its places. Raises: ConfigError if more runs were asked for than there
-    are places.
+    `jobs` is a number of runs, None as many as fit. The largest run always has its places. Raises:
+    ConfigError if more runs were asked for than there are places.
     """
     largest = max((processes(s) for s in specs), default=1)
-    return max(largest, min(len(slots), _count_jobs(slots, jobs) * largest))
+    counted = count_jobs(slots, jobs)
+    return max(largest, counted if jobs is None else min(len(slots), counted * largest))
 
 
-def _count_jobs(slots: Sequence[Slot], jobs: int | None) -> int:
+def count_jobs(slots: Sequence[Slot], jobs: int | None) -> int:
+    """Decide how many runs of one process go side by side.
+
+    Raises: ConfigError if more were asked for than there are places.
+    """
     if jobs is not None and jobs > len(slots):
         what = "GPUs" if slots[0].gpu else "usable CPU cores"
         raise ConfigError(

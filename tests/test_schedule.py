@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
+import pytest
+
+from harness.bench import bench
 from harness.launch import Launch
 from harness.launch.local import LocalLauncher
 from harness.launch.watch import Limits
 from harness.matrix import expand, parse_matrix
+from harness.plan import Request
 from harness.progress import Quiet
 from harness.schedule import Conditions, Schedule
 from harness.slots import Slot
@@ -18,7 +23,9 @@ from tests.conftest import MATRIX
 from tests.fake_worker import COMMAND
 
 
-def run(tmp_path: Path, runs: list[RunSpec], slots: list[Slot]) -> dict[str, tuple[int, int, dict]]:
+def run(
+    tmp_path: Path, runs: list[RunSpec], slots: list[Slot], jobs: int = 9
+) -> dict[str, tuple[int, int, dict]]:
     """cell → when its training began and ended (ns), and its launch"""
     store = Store(tmp_path / "study")
     store.prepare()
@@ -31,6 +38,7 @@ def run(tmp_path: Path, runs: list[RunSpec], slots: list[Slot]) -> dict[str, tup
             display=Quiet(),
             conditions=conditions,
             slots=slots,
+            jobs=jobs,
             on_sealed=lambda spec, record: sealed.append(spec.cell),
             urgency=lambda: 0,
             total=len(runs),
@@ -74,6 +82,12 @@ def test_a_run_of_several_processes_waits_for_its_slots_and_is_not_overtaken(tmp
     assert launches[last.cell]["parallel"] is None
 
 
+def test_no_more_runs_go_side_by_side_than_asked_for(tmp_path):
+    first, second = runs = specs(1, 1)
+    ran = run(tmp_path, runs, [Slot(None, "GPU-a"), Slot(None, "GPU-b")], jobs=1)
+    assert ran[first.cell][1] < ran[second.cell][0]
+
+
 def test_runs_of_several_processes_go_side_by_side_where_there_is_room(tmp_path):
     runs = specs(2, 2)
     ran = run(tmp_path, runs, [Slot(None, f"GPU-{i}") for i in range(4)])
@@ -81,3 +95,21 @@ def test_runs_of_several_processes_go_side_by_side_where_there_is_room(tmp_path)
     assert begin_b < end_a
     assert begin_a < end_b
     assert len({*a["gpus"], *b["gpus"]}) == 4
+
+
+@pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="needs two cores")
+def test_a_study_holds_places_for_its_widest_run(tmp_path):
+    line = "full: {method: full,"
+    asked = f"{line} parallel: {{processes: 2, strategy: ddp}},"
+    (tmp_path / "tiny.yaml").write_text(MATRIX.replace(line, asked, 1))
+    request = Request(
+        matrix=str(tmp_path / "tiny.yaml"),
+        output_dir=tmp_path / "study",
+        filters=("sft-micro.*.s0",),
+        jobs=1,
+        renders_report=False,
+    )
+    outcome = bench(request, LocalLauncher(True, COMMAND, parallel=COMMAND), Quiet())
+    assert outcome.exit_code == 0
+    files = (tmp_path / "study/runs").glob("*/attempt-1/launch.json")
+    assert sorted(len(json.loads(f.read_text())["cores"]) for f in files) == [1, 2]

@@ -3,7 +3,8 @@
 The started process is `harness.worker.distributed`, which calls accelerate's launcher in its own
 interpreter and so hears which process failed first. torch's launcher gives every rank a session of
 its own, out of reach of the worker's process group: the ranks ask the kernel to die with their
-launcher, and whatever a rank started is ended here by the rank's own group.
+launcher, and whatever a rank started is ended here by the rank's own group. The launcher imports
+torch, so the RSS of the process tree counts its 0.2 GB too.
 """
 
 from __future__ import annotations
