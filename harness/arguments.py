@@ -107,8 +107,10 @@ def check_arguments(task: Task, arguments: dict[str, Any], where: str) -> list[s
     return problems
 
 
-def check_batches(task: Task, arguments: dict[str, Any], where: str) -> list[str]:
-    """Check what the arguments mean together: a generation batch holds whole groups.
+def check_batches(
+    task: Task, arguments: dict[str, Any], where: str, processes: int = 1
+) -> list[str]:
+    """Check what the arguments mean together: a generation batch, of all processes, holds whole groups.
 
     Source: GRPOConfig, `generation_batch_size` must be divisible by `num_generations`.
     """
@@ -122,11 +124,12 @@ def check_batches(task: Task, arguments: dict[str, Any], where: str) -> list[str
     size = arguments.get("generation_batch_size")
     if not all(isinstance(v, int) and v > 0 for v in (batch, per_generation, group)):
         return []  # said already, value by value
-    completions = size if isinstance(size, int) else batch * per_generation
+    completions = size if isinstance(size, int) else batch * per_generation * processes
     if completions % group:
+        times = f" × {processes} processes" if processes > 1 else ""
         return [
             f"{where}: {completions} completions per generation (per_device_train_batch_size × "
-            f"steps_per_generation) can't be split into groups of num_generations={group}; make "
+            f"steps_per_generation{times}) can't be split into groups of num_generations={group}; make "
             "the first a multiple of the second"
         ]
     return []

@@ -85,7 +85,9 @@ def _check_trainer(
         arguments = _map(_map(arm).get("trainer"))
         yield from check_arguments(task, arguments, f"{where}.trainer")
         merged = {**shared, **own, **arguments, **applied}
-        yield from check_batches(task, merged, where)
+        processes = _map(_map(arm).get("parallel")).get("processes")
+        count = processes if isinstance(processes, int) and processes > 0 else 1
+        yield from check_batches(task, merged, where, count)
         yield from _check_difference(pair, arguments, where)
         if is_whole and "max_steps" not in merged and "num_train_epochs" not in merged:
             yield f"{where}: has neither max_steps nor num_train_epochs; set one"

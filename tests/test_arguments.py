@@ -77,6 +77,9 @@ def test_a_generation_batch_holds_whole_groups():
     assert check_batches("grpo", {**fits, "num_generations": 3}, "t")
     assert check_batches("grpo", {**fits, "steps_per_generation": 1}, "t")
     assert check_batches("grpo", {**fits, "generation_batch_size": 12}, "t")
+    halves = {**fits, "steps_per_generation": 1}
+    assert check_batches("grpo", halves, "t", processes=2) == []
+    assert "× 3 processes" in check_batches("grpo", halves, "t", processes=3)[0]
 
 
 def test_reading_the_names_imports_no_ml_library():

@@ -100,3 +100,17 @@ def test_a_plan_refuses_before_anything_is_written(tmp_path: Path):
     (tmp_path / "tiny.yaml").write_text(matrix_text("ddp", len(cpus) + 1))
     with pytest.raises(MachineError, match=f"needs {len(cpus) + 1} usable CPU cores"):
         make_plan(request)
+
+
+def test_the_completions_of_all_processes_make_whole_groups():
+    """Half of num_generations in each of two processes; in one it would be refused."""
+    line = "full: {method: full, trainer: {learning_rate: 1e-4}}"
+    head, tail = MATRIX.rsplit(line, 1)
+    two = line.replace("full,", "full, parallel: {processes: 2, strategy: ddp},", 1)
+    halves = "num_generations: 16"
+    text = (head + two + tail).replace("num_generations: 4", halves, 1)
+    with pytest.raises(ConfigError) as caught:
+        parse_matrix(text, "m")
+    assert [p.split(":")[1].strip() for p in caught.value.problems] == [
+        "pairs.grpo-micro.arms.lora-r1"
+    ]

@@ -47,6 +47,7 @@ def test_torch_says_what_is_looked_for_when_a_peer_is_gone():
     assert is_consequence(failed("DistBackendError: NCCL communicator was aborted"))
     assert not is_consequence(failed("ValueError: boom"))
     assert not is_consequence(Result(status=Status.OK))
+    assert not is_consequence(failed("NCCL error: CUDA out of memory", Status.OOM_GPU))
 
 
 def test_the_first_process_s_own_failure_stands(tmp_path):
@@ -89,8 +90,9 @@ def test_a_lost_connection_that_nobody_explains_is_kept(tmp_path):
     assert said(tmp_path).reason == LOST
 
 
-def test_no_word_and_no_signal_leaves_the_exit_code(tmp_path):
+def test_no_word_and_no_signal_leaves_the_exit_code(tmp_path, capsys):
     assert conclude(tmp_path, 2, {1: 3}) == 1
+    assert capsys.readouterr().err == "process 1 of 2 (counted from 0) ended with exit code 3\n"
     assert not (tmp_path / "result.json").exists()
 
 

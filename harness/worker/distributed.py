@@ -79,6 +79,8 @@ def conclude(attempt: Path, count: int, codes: Mapping[int, int]) -> int:
     # SIGTERM is what torch's launcher sends the others.
     killed = {rank: -code for rank, code in codes.items() if code < 0 and code != -signal.SIGTERM}
     if not killed:
+        for index, code in sorted(codes.items()) if first is None else ():
+            sys.stderr.write(f"{Rank(index, count).name} ended with exit code {code}\n")
         return 1
     index, number = min(killed.items())
     if first is not None:

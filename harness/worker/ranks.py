@@ -15,7 +15,7 @@ from pathlib import Path
 
 from harness.files import write_atomically
 from harness.launch import Launch
-from harness.record import Result
+from harness.record import Result, Status
 
 # A rank that fails gives the first one this long to say the same of itself, before its own end
 # makes torch's launcher end all the others.
@@ -83,4 +83,5 @@ def words(attempt: Path, count: int) -> Iterator[tuple[Rank, Result]]:
 
 def is_consequence(result: Result) -> bool:
     """Whether a process failed only because it lost another one."""
-    return any(sign in (result.reason or "") for sign in _LOST_PEER)
+    is_accident = result.status is Status.CRASHED
+    return is_accident and any(sign in (result.reason or "") for sign in _LOST_PEER)
