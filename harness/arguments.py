@@ -140,8 +140,10 @@ def check_translation(task: Task, layers: Sequence[tuple[str, dict[str, Any]]]) 
     return [f"{origin[name]}.{sentence}" for name, sentence in refused.items()]
 
 
-def check_batches(task: Task, arguments: dict[str, Any], where: str) -> list[str]:
-    """Check what the arguments mean together: a generation batch holds whole groups.
+def check_batches(
+    task: Task, arguments: dict[str, Any], where: str, processes: int = 1
+) -> list[str]:
+    """Check what the arguments mean together: a generation batch, of all processes, holds whole groups.
 
     Source: GRPOConfig, `generation_batch_size` must be divisible by `num_generations`.
     """
@@ -155,21 +157,22 @@ def check_batches(task: Task, arguments: dict[str, Any], where: str) -> list[str
     size = arguments.get("generation_batch_size")
     if not all(isinstance(v, int) and v > 0 for v in (batch, per_generation, group)):
         return []  # said already, value by value
+    times = f" × {processes} processes" if processes > 1 else ""
     if isinstance(size, int) and arguments.get("steps_per_generation") is not None:
         return [
             f"{where}: found generation_batch_size={size} and steps_per_generation={per_generation}, "
             "but TRL takes one of the two; set the other to null"
         ]
-    if isinstance(size, int) and size % batch:
+    if isinstance(size, int) and size % (batch * processes):
         return [
             f"{where}: generation_batch_size={size} can't be split into batches of "
-            f"per_device_train_batch_size={batch}; make the first a multiple of the second"
+            f"per_device_train_batch_size={batch}{times}; make the first a multiple of the second"
         ]
-    completions = size if isinstance(size, int) else batch * per_generation
+    completions = size if isinstance(size, int) else batch * per_generation * processes
     if completions % group:
         return [
             f"{where}: {completions} completions per generation (per_device_train_batch_size × "
-            f"steps_per_generation) can't be split into groups of num_generations={group}; make "
+            f"steps_per_generation{times}) can't be split into groups of num_generations={group}; make "
             "the first a multiple of the second"
         ]
     return []

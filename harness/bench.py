@@ -27,7 +27,7 @@ from harness.record import Record, Status
 from harness.recovery import recover, utc_text
 from harness.report import render_report
 from harness.schedule import Conditions, Schedule
-from harness.slots import Slot, hold
+from harness.slots import Slot, hold, processes
 from harness.spec import RunSpec
 from harness.store import Store
 from harness.view import StudyView, load_view
@@ -68,7 +68,8 @@ def bench(request: Request, launcher: Launcher, display: Display) -> Outcome:
             desk.note(spec, _known_record(store, spec, display))
         desk.refuse_undeclared()
         pending = [s for s in plan.specs if not _is_done(desk.records[s.run_id], request)]
-        with hold(plan.slots, min(plan.jobs, max(1, len(pending)))) as (slots, shared):
+        needed = max(1, sum(processes(spec) for spec in pending))
+        with hold(plan.slots, min(plan.places, needed)) as (slots, shared):
             display.emit(_plan_event(plan, slots, len(plan.specs) - len(pending)))
             for name in shared if pending else ():
                 text = f"{name} is used by another study too: times and memory will be disturbed"
@@ -139,6 +140,7 @@ def _run(request: Request, desk: Desk, pending: Sequence[RunSpec], slots: Sequen
             display=desk.display,
             conditions=conditions,
             slots=slots,
+            jobs=desk.plan.jobs,
             on_sealed=desk.note,
             urgency=desk.urgency,
             total=len(desk.plan.specs),
@@ -184,9 +186,9 @@ def _known_record(store: Store, spec: RunSpec, display: Display) -> Record | Non
 
 def _plan_event(plan: Plan, slots: Sequence[Slot], done: int) -> Event:
     kept = f", {done} finished before and kept" if done else ""
-    places = ", ".join(s.name for s in slots)
+    places, jobs = ", ".join(s.name for s in slots), min(plan.jobs, len(slots))
     text = (
-        f"matrix {plan.loaded.matrix.name}: {len(plan.specs)} runs{kept}, {len(slots)} side by side "
+        f"matrix {plan.loaded.matrix.name}: {len(plan.specs)} runs{kept}, {jobs} side by side "
         f"({places}); study folder {plan.output_dir}"
     )
     return Event("plan", text, {"runs": [s.run_id for s in plan.specs], "done": done})

@@ -124,7 +124,9 @@ def _check_trainer(
             yield from contradictions(objective, merged, where)
             goal = objective_arguments(objective, merged)
             merged |= goal
-        yield from check_batches(task, merged, where)
+        processes = _map(_map(arm).get("parallel")).get("processes")
+        count = processes if isinstance(processes, int) and processes > 0 else 1
+        yield from check_batches(task, merged, where, count)
         yield from check_translation(
             task,
             (

@@ -21,7 +21,7 @@ from harness.matrix import (
 from harness.record import PlannedRun, Study
 from harness.recovery import utc_text
 from harness.rehearsal import adapt
-from harness.slots import Device, Slot, count_jobs, find_slots
+from harness.slots import Device, Slot, count_places, find_slots, refuse_unfit
 from harness.spec import RunSpec
 from harness.store import Store
 
@@ -64,18 +64,21 @@ class Plan(Resolved):
     """The runs of a command, and the places of this machine for them."""
 
     slots: tuple[Slot, ...]  # where it could run
-    jobs: int  # how many of them it takes
+    places: int  # how many of them it takes, one for each process
+    jobs: int  # how many runs go side by side at most
 
 
 def make_plan(request: Request) -> Plan:
     """Resolve a request without touching a study.
 
-    Raises: ConfigError listing what is wrong with it; MachineError if the device is missing.
+    Raises: ConfigError listing what is wrong with it; MachineError if the device is missing, or has
+    too few GPUs for an arm.
     """
     found = resolve(request)
     slots = find_slots(found.loaded.matrix, request.device)
-    jobs = count_jobs(slots, request.jobs)
-    return Plan(found.loaded, found.specs, found.output_dir, slots, jobs)
+    refuse_unfit(found.specs, slots)
+    places = count_places(slots, request.jobs, found.specs)
+    return Plan(found.loaded, found.specs, found.output_dir, slots, places, request.jobs or places)
 
 
 def resolve(request: Request) -> Resolved:

@@ -146,10 +146,12 @@ class Result(Frozen):
     status: Status
     reason: str | None = Field(None, description="one sentence for a status that is not ok")
     steps_done: Count = 0
-    train_wall_s: float | None = Field(None, description="trainer.train() alone")
+    train_wall_s: float | None = Field(
+        None, description="trainer.train() alone, evaluations on the way included"
+    )
     parameters: ParameterCounts | None = None
     evaluations: tuple[EvaluationPoint, ...] = ()
-    device: str | None = Field(None, description="'cpu' or the GPU's UUID")
+    device: str | None = Field(None, description="'cpu', or the GPUs' UUIDs with commas between")
     started_warm: bool = Field(
         False, description="forked from a server that had imported the libraries"
     )

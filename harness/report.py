@@ -36,7 +36,7 @@ from harness.report_tables import (
     rows_left_out,
 )
 from harness.reward_tables import integrity_tables
-from harness.run_tables import evaluations_table, runs_table, sampler_table
+from harness.run_tables import evaluations_table, processes_tables, runs_table, sampler_table
 from harness.series import Curves, learning_curves
 from harness.traces import MemoryTrace, memory_trace
 from harness.view import StudyView
@@ -93,7 +93,12 @@ def _values(view: StudyView, generated_utc: str) -> dict[str, Any]:
         "findings": findings_rows(view),
         "is_post_hoc": view.post_hoc,
         "compared": (pairs_table(view), arms_table(view)),
-        "measured": (figures_table(view), memory_table(view), *integrity_tables(view)),
+        "measured": (
+            figures_table(view),
+            memory_table(view),
+            *processes_tables(view),
+            *integrity_tables(view),
+        ),
         "warmup_steps": view.matrix.warmup_steps_excluded,
         "runs": (runs_table(view), sampler_table(view), evaluations_table(view)),
         "provenance": (

@@ -31,6 +31,36 @@ def runs_table(view: StudyView) -> Table:
     return make_table("Every run", columns, rows, numeric={2, 3, 4, 5, 6})
 
 
+def processes_tables(view: StudyView) -> tuple[Table, ...]:
+    """Say of runs of several processes what wrapped the model and what each GPU held; else nothing."""
+    rows = []
+    for run in view.runs:
+        result = run.record.result if run.record else None
+        ran = result.distributed if result else None
+        peaks = run.summary.peak_bytes_by_device if run.summary else {}
+        if ran is None and not peaks:
+            continue
+        summed = run.summary.peak_bytes.get("nvml-device", {}) if run.summary else {}
+        rows.append(
+            (
+                cell(run),
+                text.count(ran.processes if ran else None),
+                ran.asked if ran else text.MISSING,
+                f"{ran.type}, {ran.wrapper}" if ran else text.MISSING,
+                ", ".join(text.memory(peak) for peak in peaks.values()) or text.MISSING,
+                text.memory(summed.get("training") if peaks else None),
+            )
+        )
+    columns = (
+        "Run", "Processes", "Asked for", "Ran as", "Peak of each GPU while training",
+        "Peak of their sum",
+    )  # fmt: skip
+    caption = (
+        "Runs of several processes: NVML device memory; torch's lenses are the first process's"
+    )
+    return (make_table(caption, columns, rows, numeric={1, 5}),) if rows else ()
+
+
 def sampler_table(view: StudyView) -> Table:
     """Say how well memory was watched, and what watching cost."""
     rows = []

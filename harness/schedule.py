@@ -1,8 +1,9 @@
 """Runs a plan on a few slots: start, watch, seal, next.
 
-A slot is a place where one run executes: a pinned CPU core, or a GPU. The loop polls; it never waits
-on one run, and it sleeps between looks so that it does not work beside the measurement. Whatever
-happens to a run becomes an attempt with a status; the others go on.
+A slot is a place where one process trains: a pinned CPU core, or a GPU. A run takes as many as it
+has processes, and runs start in the plan's order: one that waits for its slots is not overtaken. The
+loop polls; it never waits on one run, and it sleeps between looks so that it does not work beside the
+measurement. Whatever happens to a run becomes an attempt with a status; the others go on.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from harness.measure.sampler import Sampler
 from harness.progress import Active, Display, Event, EventKind
 from harness.record import Attempt, Record, Status, StepRow
 from harness.recovery import attempt_number, note_process, seal, utc_text
-from harness.slots import Slot
+from harness.slots import Slot, processes
 from harness.spec import RunSpec
 from harness.store import Store
 
@@ -48,7 +49,7 @@ class Running:
     """A run under way on a slot."""
 
     spec: RunSpec
-    slot: Slot
+    slots: tuple[Slot, ...]
     attempt: Path
     handle: Handle
     watched: Watched
@@ -70,6 +71,7 @@ class Schedule:
     display: Display
     conditions: Conditions
     slots: Sequence[Slot]
+    jobs: int  # runs side by side at most
     on_sealed: Callable[[RunSpec, Record | None], None]
     urgency: Callable[[], int]  # 0 go on; 1 end the runs; 2 or more: at once
     total: int
@@ -87,13 +89,17 @@ class Schedule:
                     queue.clear()
                     for run in running:
                         run.watched.cancel() if urgency == 1 else run.watched.kill()
-                while queue and free and self.launcher.is_ready:
-                    running.append(self._start(queue.popleft(), free.pop(0)))
+                while queue and self.launcher.is_ready and len(running) < self.jobs:
+                    if processes(queue[0]) > len(free):
+                        break
+                    spec = queue.popleft()
+                    taken = tuple(free.pop(0) for _ in range(processes(spec)))
+                    running.append(self._start(spec, taken))
                 for run in list(running):
                     ending = run.watched.poll()
                     if ending is not None:
                         running.remove(run)
-                        free.append(run.slot)
+                        free.extend(run.slots)
                         self._finish(run, ending)
                 if time.monotonic() >= next_tick:
                     next_tick = time.monotonic() + TICK_S
@@ -105,11 +111,14 @@ class Schedule:
                 if run.sampler:
                     run.sampler.stop()
 
-    def _start(self, spec: RunSpec, slot: Slot) -> Running:
+    def _start(self, spec: RunSpec, slots: tuple[Slot, ...]) -> Running:
         store, launch = self.store, self.conditions.launch
         store.write_spec(spec)
         attempt = store.new_attempt(spec.run_id)
-        launch = launch.model_copy(update={"core": slot.core, "gpu": slot.gpu})
+        cores = tuple(s.core for s in slots if s.core is not None)
+        gpus = tuple(s.gpu for s in slots if s.gpu is not None)
+        places = {"parallel": spec.parallel, "cores": cores, "gpus": gpus}
+        launch = launch.model_copy(update=places)
         store.write_attempt(attempt, launch, "launch.json")
         started, began_s = datetime.now(UTC), time.monotonic()
         sampler = None
@@ -117,7 +126,7 @@ class Schedule:
             handle = self.launcher.start(attempt, launch)
             if handle.pid is not None:
                 note_process(store, attempt, handle.pid)
-                sampler = Sampler.start(handle.pid, attempt, launch.sampler_hz, slot.gpu)
+                sampler = Sampler.start(handle.pid, attempt, launch.sampler_hz, gpus)
         watched = Watched(handle, attempt, self.conditions.limits)
         number = attempt_number(attempt)
         again = f" (attempt {number})" if number > 1 else ""
@@ -125,10 +134,10 @@ class Schedule:
             Event(
                 "start",
                 f"start  {spec.cell}{again}",
-                {"run_id": spec.run_id, "core": slot.core, "gpu": slot.gpu},
+                {"run_id": spec.run_id, "cores": cores, "gpus": gpus},
             )
         )
-        return Running(spec, slot, attempt, handle, watched, sampler, started, began_s)
+        return Running(spec, slots, attempt, handle, watched, sampler, started, began_s)
 
     def _finish(self, run: Running, ending: Ending) -> None:
         wall_s = time.monotonic() - run.began_s
@@ -179,8 +188,12 @@ class Schedule:
             times = self._durations.get((spec.pair, spec.arm))
             return sum(times) / len(times) if times else overall
 
-        left = sum(max(0.0, expected(r.spec) - (time.monotonic() - r.began_s)) for r in running)
-        return (left + sum(expected(s) for s in queue)) / len(self.slots)
+        def left(run: Running) -> float:
+            return max(0.0, expected(run.spec) - (time.monotonic() - run.began_s))
+
+        slot_s = sum(left(r) * processes(r.spec) for r in running)
+        slot_s += sum(expected(s) * processes(s) for s in queue)
+        return slot_s / len(self.slots)
 
 
 class StepTail:
@@ -205,7 +218,7 @@ class StepTail:
             metric=metric,
             value=row.logs.get(metric) if row else None,
             tokens_per_s=row.tokens / seconds if row and row.tokens and seconds else None,
-            rss_bytes=_rss(run.handle.pid),
+            rss_bytes=_rss(run.handle.pid, run.spec.parallel is not None),
             seconds_left=seconds * (max_steps - step) if seconds and max_steps else None,
         )
 
@@ -224,8 +237,13 @@ class StepTail:
         return None
 
 
-def _rss(pid: int | None) -> int | None:
+def _rss(pid: int | None, has_ranks: bool) -> int | None:
+    """A worker's RSS; with ranks, theirs too: the worker itself only started them."""
+    if pid is None:
+        return None
     try:
-        return psutil.Process(pid).memory_info().rss if pid else None
+        worker = psutil.Process(pid)
+        members = [worker, *worker.children()] if has_ranks else [worker]
+        return sum(member.memory_info().rss for member in members)
     except psutil.Error:
         return None

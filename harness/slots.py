@@ -1,8 +1,9 @@
 """Where runs execute: a pinned CPU core each, or a GPU each, and nobody else's.
 
-Two studies on one core or GPU would disturb each other's times and memory, so every place that is in
-use holds a machine-wide lock (the kernel's, released however its holder dies). Free places come first;
-a place that another study holds is used only where there is no other, and that is said.
+A run of several processes takes a place for each. Two studies on one core or GPU would disturb each
+other's times and memory, so every place that is in use holds a machine-wide lock (the kernel's,
+released however its holder dies). Free places come first; a place that another study holds is used
+only where there is no other, and that is said.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Literal
 
@@ -20,7 +22,7 @@ from filelock import FileLock, Timeout
 
 from harness.errors import ConfigError, MachineError
 from harness.measure.gpus import list_gpus, visible_gpus
-from harness.spec import Matrix
+from harness.spec import Matrix, RunSpec
 
 MEMORY_PER_WORKER = 4 * 2**30  # bytes; a worker of the CPU matrices stays below it
 Device = Literal["auto", "cpu", "gpu"]
@@ -67,8 +69,55 @@ def _machine() -> str:
     )
 
 
+def processes(spec: RunSpec) -> int:
+    """How many places a run takes."""
+    return spec.parallel.processes if spec.parallel else 1
+
+
+def refuse_unfit(specs: Sequence[RunSpec], slots: Sequence[Slot]) -> None:
+    """Refuse runs of several processes that these places can't hold or shard.
+
+    Raises: MachineError listing every such arm.
+    """
+    has_gpus = bool(slots[0].gpu)
+    what = "GPUs" if has_gpus else "usable CPU cores"
+    problems = list[str]()
+    for spec in {(s.pair, s.arm): s for s in specs}.values():
+        asked = spec.parallel
+        if asked is None:
+            continue
+        arm = f"{spec.pair}.{spec.arm}"
+        if asked.processes > len(slots):
+            problems.append(
+                f"{arm} needs {asked.processes} {what}, and {len(slots)} can be used here"
+            )
+        if asked.strategy != "ddp" and not has_gpus:
+            problems.append(
+                f"{arm} asks for {asked.strategy}, but accelerate runs plain DDP on a CPU: run it on "
+                f"{asked.processes} GPUs, or ask for strategy ddp"
+            )
+        elif asked.strategy == "zero3" and find_spec("deepspeed") is None:
+            problems.append(
+                f"{arm} asks for zero3, and the package deepspeed is not installed: "
+                "`pip install deepspeed`, or ask for fsdp2"
+            )
+    if problems:
+        raise MachineError("\n".join(problems))
+
+
+def count_places(slots: Sequence[Slot], jobs: int | None, specs: Sequence[RunSpec]) -> int:
+    """Decide how many places a command takes, for as many runs as go side by side.
+
+    `jobs` is a number of runs, None as many as fit. The largest run always has its places. Raises:
+    ConfigError if more runs were asked for than there are places.
+    """
+    largest = max((processes(s) for s in specs), default=1)
+    counted = count_jobs(slots, jobs)
+    return max(largest, counted if jobs is None else min(len(slots), counted * largest))
+
+
 def count_jobs(slots: Sequence[Slot], jobs: int | None) -> int:
-    """Decide how many runs go side by side.
+    """Decide how many runs of one process go side by side.
 
     Raises: ConfigError if more were asked for than there are places.
     """

@@ -18,7 +18,7 @@ from pydantic import Field
 
 from harness.integrity import RewardIntegrity, reward_integrity
 from harness.record import ParameterCounts, PhaseRow, Record, StepRow
-from harness.spec import Count, Frozen, RunSpec
+from harness.spec import Count, Frozen, RunSpec, absent
 from harness.stats import median
 
 Lens = Literal["rss", "nvml-device", "nvml-process", "torch-reserved", "torch-allocated"]
@@ -68,6 +68,12 @@ class RunSummary(Frozen):
     )
     baseline_bytes: dict[str, int | None] = Field(
         description="lens → value before the model is loaded"
+    )
+    peak_bytes_by_device: dict[str, int] = Field(
+        default_factory=dict,
+        exclude_if=absent({}),
+        description="UUID of a GPU → its highest NVML device memory while training, where a run has "
+        "several; `peak_bytes` sums them at each instant",
     )
     energy_j: float | None = Field(
         None,
@@ -128,6 +134,7 @@ def summarise(
         peak_bytes=peaks,
         baseline_bytes=baselines,
         integrity=reward_integrity(steps) if spec.task == "grpo" else None,
+        peak_bytes_by_device=device_peaks(phases, memory),
         **gpu_load(phases, memory),
     )
 
@@ -185,16 +192,23 @@ def memory_peaks(
     return peaks, baselines
 
 
+def device_peaks(phases: Sequence[PhaseRow], memory: pd.DataFrame) -> dict[str, int]:
+    """Return each GPU's peak while training, of a run that has several; empty for one or none."""
+    column = SAMPLED["nvml-device"]
+    rows = _gpu_rows(phases, memory)
+    if rows.empty or column not in rows:
+        return {}
+    peaks = rows.dropna(subset=[column]).groupby("device")[column].max()
+    return {str(device): int(peak) for device, peak in peaks.items()} if len(peaks) > 1 else {}
+
+
 def gpu_load(phases: Sequence[PhaseRow], memory: pd.DataFrame) -> dict[str, float | None]:
     """Return energy, power, utilisation and temperature in the training phases.
 
     A figure is null without a GPU, and where one of several GPUs did not answer: a sum over the
     others would look like less. Energy needs two readings of the counter.
     """
-    rows = memory[memory["device"] != "host"] if "device" in memory else memory
-    if not rows.empty:
-        is_training = [p in TRAINING_PHASES for p in assign_phases(rows["t_ns"], phases)]
-        rows = rows[is_training].sort_values("t_ns")
+    rows = _gpu_rows(phases, memory)
 
     def by_device(column: str, least: int = 1) -> list[pd.Series[float]]:
         if rows.empty or column not in rows:
@@ -212,6 +226,15 @@ def gpu_load(phases: Sequence[PhaseRow], memory: pd.DataFrame) -> dict[str, floa
         "utilization_percent_mean": sum(utilization) / len(utilization) if utilization else None,
         "temperature_c_max": max(temperature, default=None),
     }
+
+
+def _gpu_rows(phases: Sequence[PhaseRow], memory: pd.DataFrame) -> pd.DataFrame:
+    """The GPUs' samples in the training phases, in order of time."""
+    rows = memory[memory["device"] != "host"] if "device" in memory else memory
+    if rows.empty:
+        return rows
+    is_training = [p in TRAINING_PHASES for p in assign_phases(rows["t_ns"], phases)]
+    return rows[is_training].sort_values("t_ns")
 
 
 def lens_series(memory: pd.DataFrame, column: str) -> pd.Series[float]:

@@ -94,6 +94,9 @@ def test_a_generation_batch_holds_whole_groups():
     both = {**fits, "generation_batch_size": 8, "steps_per_generation": 2}
     assert "one of the two" in check_batches("grpo", both, "t")[0]
     assert check_batches("grpo", {**both, "steps_per_generation": None}, "t") == []
+    halves = {**fits, "steps_per_generation": 1}
+    assert check_batches("grpo", halves, "t", processes=2) == []
+    assert "× 3 processes" in check_batches("grpo", halves, "t", processes=3)[0]
 
 
 def test_reading_the_names_imports_no_ml_library():

@@ -191,7 +191,7 @@ def test_a_worker_whose_starter_died_before_it_could_look_ends_itself(tmp_path):
 
 def test_a_worker_sees_the_gpu_it_was_given_and_no_other():
     assert worker_variables(Launch())["CUDA_VISIBLE_DEVICES"] == ""
-    assert worker_variables(Launch(gpu="GPU-1"))["CUDA_VISIBLE_DEVICES"] == "GPU-1"
+    assert worker_variables(Launch(gpus=("GPU-1",)))["CUDA_VISIBLE_DEVICES"] == "GPU-1"
 
 
 def test_threads_size_every_pool():
@@ -202,7 +202,7 @@ def test_threads_size_every_pool():
 @pytest.mark.parametrize("is_cold", [True, False])
 def test_a_worker_runs_on_its_core(tmp_path, is_cold):
     core = max(os.sched_getaffinity(0))
-    launch = Launch(waits_for_sampler=False, core=core)
+    launch = Launch(waits_for_sampler=False, cores=(core,))
     attempt = make_attempt(tmp_path, launch, fake="hang")
     with LocalLauncher(is_cold, COMMAND, ENTRY, preload=()) as launcher:
         handle = launcher.start(attempt, launch)
@@ -212,4 +212,4 @@ def test_a_worker_runs_on_its_core(tmp_path, is_cold):
 
 def test_a_core_that_is_not_there_is_refused():
     with pytest.raises(MachineError, match="core 4095 is not usable here"):
-        confine(Launch(core=4095), os.getppid())
+        confine(Launch(cores=(4095,)), os.getppid())

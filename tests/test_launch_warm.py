@@ -143,7 +143,7 @@ def test_leaving_the_launcher_ends_server_and_workers(tmp_path):
 
 def test_a_warm_worker_gets_the_variables_of_its_launch_and_default_signals(tmp_path):
     attempt = make_attempt(tmp_path)
-    launch = Launch(waits_for_sampler=False, threads=2, gpu="GPU-7")
+    launch = Launch(waits_for_sampler=False, threads=2, gpus=("GPU-7",))
     with warm_launcher(entry="tests.test_launch_warm:describe_self") as launcher:
         finish(launcher.start(attempt, launch), attempt)
     told = json.loads((attempt / "self.json").read_text())

@@ -144,7 +144,7 @@ def test_a_target_that_is_gone_before_the_start_leaves_a_summary_that_says_so(tm
 
 def test_a_gpu_that_can_not_be_read_leaves_a_note_and_rss_goes_on(tmp_path):
     with python("import time; time.sleep(60)") as child:
-        with Sampler.start(child.pid, tmp_path, gpu="GPU-not-here"):
+        with Sampler.start(child.pid, tmp_path, gpus=("GPU-not-here", "GPU-nor-here")):
             wait_until((tmp_path / "sampler.ready").exists)
         child.kill()
     summary = summary_of(tmp_path)

@@ -20,6 +20,7 @@ from harness.record import (
 from harness.spec import DatasetSpec, Evaluation, Model, RunSpec
 from harness.summary import (
     assign_phases,
+    device_peaks,
     gpu_load,
     lens_series,
     memory_peaks,
@@ -292,3 +293,30 @@ def test_energy_needs_two_readings_and_a_cpu_has_no_load():
     assert absent["power_w_mean"] == 5
     for memory in (EMPTY, samples([(3, "host", 10, None)])):
         assert set(gpu_load(TRAINING, memory).values()) == {None}
+
+
+def test_each_gpu_of_a_run_has_a_peak_and_their_sum_is_taken_at_one_instant():
+    """GPU a peaks at 2 s, b at 3 s: the sum's peak is 13, not 10 + 8."""
+    phases = [span("load", 0, 1), span("train", 1, 4), span("evaluate", 3.5, 4)]
+    memory = samples(
+        [
+            (0.5, "GPU-a", None, 90), (0.5, "GPU-b", None, 90),  # loading is not training
+            (2, "GPU-a", None, 10), (2, "GPU-b", None, 3),
+            (3, "GPU-a", None, 4), (3, "GPU-b", None, 8),
+            (3.8, "GPU-a", None, 50), (3.8, "GPU-b", None, None),
+            (3, "host", 7, None),
+        ]
+    )  # fmt: skip
+    assert device_peaks(phases, memory) == {"GPU-a": 10, "GPU-b": 8}
+    assert memory_peaks(phases, memory)[0]["nvml-device"]["training"] == 13
+
+
+def test_one_gpu_has_no_peaks_of_its_own():
+    memory = samples([(2, "GPU-a", None, 10), (2, "host", 7, None)])
+    assert device_peaks([span("train", 1, 4)], memory) == {}
+    assert device_peaks([], samples([])) == {}
+
+
+def test_a_study_of_runs_on_one_gpu_is_written_as_before():
+    summary = summarise(spec(), record(), [], [], samples([(1, "GPU-a", None, 10)]), 0)
+    assert "peak_bytes_by_device" not in summary.model_dump(mode="json")

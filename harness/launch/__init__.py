@@ -15,7 +15,7 @@ from typing import Protocol, Self
 from pydantic import Field
 
 from harness.record import Exit
-from harness.spec import Count, Frozen, PositiveInt
+from harness.spec import Count, Frozen, Parallel, PositiveInt
 
 # Set by whoever starts a worker that shall not outlive it: the starter's process id. The worker's
 # own getppid() would come too late to see a starter that died at once.
@@ -27,13 +27,24 @@ class Launch(Frozen):
 
     format: int = 1
     threads: PositiveInt = 1  # OMP and torch intra-op threads
-    core: Count | None = None  # the CPU core the worker is pinned to; null is unpinned
-    gpu: str | None = None  # UUID of the GPU that the worker may see; null is CPU only
-    memory_limit_bytes: PositiveInt | None = None  # limit on the worker's private memory
+    parallel: Parallel | None = None  # several processes; null is one
+    cores: tuple[Count, ...] = ()  # the CPU core each process is pinned to; empty is unpinned
+    gpus: tuple[str, ...] = ()  # UUIDs of the GPUs that the worker may see; empty is CPU only
+    memory_limit_bytes: PositiveInt | None = None  # limit on each process's private memory
     waits_for_sampler: bool = True  # start only when the sampler has taken its first sample
     sampler_hz: float = 20.0
     # Repository → the folder that holds it here; absent for what ships with the harness.
     places: dict[str, str] = Field(default_factory=dict)
+
+    @property
+    def gpu(self) -> str | None:
+        """The first process's GPU, None on the CPU."""
+        return self.gpus[0] if self.gpus else None
+
+    @property
+    def device(self) -> str:
+        """Where it trains, in one word: 'cpu', or the GPUs' UUIDs with commas between."""
+        return ",".join(self.gpus) or "cpu"
 
 
 class Handle(Protocol):

@@ -1,8 +1,9 @@
 """The launcher `local`: a worker is a process of this machine, in a session and group of its own.
 
 Cold starts a fresh interpreter for each run; warm forks from a server that has imported the
-libraries once (`warm`, `worker/forkserver`). Both set the same variables, and the worker applies
-its own limits (`worker/confine`), so both train the same numbers. Workers end when the thread that
+libraries once (`warm`, `worker/forkserver`). A run of several processes always starts cold, through
+`accelerate launch` (`parallel`). All set the same variables, and the worker applies
+its own limits (`worker/confine`), so all train the same numbers. Workers end when the thread that
 started them does: start them from the supervisor's main thread.
 """
 
@@ -18,6 +19,8 @@ from typing import Self
 
 from harness.launch import PARENT_VARIABLE, Handle, Launch
 from harness.launch.group import ProcessGroup
+from harness.launch.parallel import COMMAND as PARALLEL_COMMAND
+from harness.launch.parallel import ParallelHandle
 from harness.launch.warm import ForkServer
 from harness.record import Exit
 
@@ -30,7 +33,7 @@ def worker_variables(launch: Launch) -> dict[str, str]:
         **thread_variables(launch.threads),
         **FIXED_VARIABLES,
         # An empty value hides every GPU; ordinals and NVML's order agree under PCI order only.
-        "CUDA_VISIBLE_DEVICES": launch.gpu or "",
+        "CUDA_VISIBLE_DEVICES": ",".join(launch.gpus),
         "CUDA_DEVICE_ORDER": "PCI_BUS_ID",
     }
 
@@ -55,8 +58,9 @@ FIXED_VARIABLES: Mapping[str, str] = {
 class LocalLauncher:
     """Starts workers on this machine.
 
-    `command` replaces the cold worker's program (the attempt's folder is appended); `entry` and
-    `preload` replace what a warm worker runs and what its server imports.
+    `command` replaces the cold worker's program (the attempt's folder is appended), `parallel` the
+    one that starts several; `entry` and `preload` replace what a warm worker runs and what its server
+    imports.
     """
 
     name = "local"
@@ -67,8 +71,10 @@ class LocalLauncher:
         command: Sequence[str] | None = None,
         entry: str = ENTRY,
         preload: Sequence[str] | None = None,
+        parallel: Sequence[str] = PARALLEL_COMMAND,
     ) -> None:
         self._command = list(command or (sys.executable, "-m", "harness.worker"))
+        self._parallel = parallel
         self._handles: list[Handle] = []
         variables = {**FIXED_VARIABLES, **thread_variables(1)}
         self._server = None if is_cold else ForkServer(entry, preload, variables)
@@ -97,19 +103,24 @@ class LocalLauncher:
         """
         variables = worker_variables(launch)
         handle: Handle
-        if self._server:
+        if launch.parallel:
+            process = start_process(self._parallel, attempt, variables)
+            handle = ParallelHandle(process, launch.parallel.processes)
+        elif self._server:
             handle = self._server.start(attempt, variables, launch.threads)
         else:
-            handle = start_cold(self._command, attempt, variables)
+            handle = ColdHandle(start_process(self._command, attempt, variables))
         self._handles.append(handle)
         return handle
 
 
-def start_cold(command: Sequence[str], attempt: Path, variables: Mapping[str, str]) -> ColdHandle:
+def start_process(
+    command: Sequence[str], attempt: Path, variables: Mapping[str, str]
+) -> subprocess.Popen[bytes]:
     """Start a fresh interpreter on an attempt's folder, its output appended to the logs there."""
     environment = {**os.environ, **variables, PARENT_VARIABLE: str(os.getpid())}
     with (attempt / "stdout.log").open("ab") as out, (attempt / "stderr.log").open("ab") as error:
-        process = subprocess.Popen(
+        return subprocess.Popen(
             [*command, str(attempt)],
             stdin=subprocess.DEVNULL,
             stdout=out,
@@ -117,7 +128,6 @@ def start_cold(command: Sequence[str], attempt: Path, variables: Mapping[str, st
             env=environment,
             start_new_session=True,
         )
-    return ColdHandle(process)
 
 
 class ColdHandle:

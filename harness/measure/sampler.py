@@ -188,11 +188,11 @@ class Sampler:
         self._log = log
 
     @classmethod
-    def start(cls, pid: int, attempt: Path, hz: float = 20.0, gpu: str | None = None) -> Self:
+    def start(cls, pid: int, attempt: Path, hz: float = 20.0, gpus: Sequence[str] = ()) -> Self:
         """Start sampling the process tree of `pid` into an attempt's folder. Returns at once."""
         command = [sys.executable, "-m", "harness.measure.sampler", "--pid", str(pid)]
         command += ["--out", str(attempt), "--hz", str(hz), "--parent", str(os.getpid())]
-        command += ["--gpu", gpu] if gpu else []
+        command += [word for gpu in gpus for word in ("--gpu", gpu)]
         log = attempt / LOG
         with log.open("ab") as output:
             process = subprocess.Popen(

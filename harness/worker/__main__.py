@@ -3,7 +3,8 @@
 Reads `../spec.json` and `launch.json`; writes `environment.json`, `resolved_config.json`,
 `steps.jsonl`, `phases.jsonl` and, last, `result.json`. An exception of any kind ends as a status and
 a sentence in the result; its traceback goes to stderr.log. The fork server calls `run_attempt` in a
-child that has the libraries imported already; everything else is the same.
+child that has the libraries imported already; everything else is the same. Of several processes of a
+run (`distributed` starts them) the first one writes; the others train in step with it.
 """
 
 from __future__ import annotations
@@ -26,24 +27,56 @@ from harness.record import Result, Status
 from harness.spec import RunSpec
 from harness.worker.confine import confine
 from harness.worker.progress import Progress
+from harness.worker.ranks import Rank, leave_word, rank_of
 from harness.worker.trl_versions import check_pairing
 
 SAMPLER_PATIENCE_S = 10.0
 
 
-def run_attempt(attempt: Path, is_warm: bool = False) -> int:
-    """Train the run of an attempt's folder and return the process's exit code."""
+# What trains a run: its spec, the conditions it runs under, the attempt's folder, how far it has come.
+Train = Callable[[RunSpec, Launch, Path, Progress], Result]
+
+
+def run_attempt(attempt: Path, is_warm: bool = False, train: Train | None = None) -> int:
+    """Train the run of an attempt's folder and return the process's exit code.
+
+    `train` takes TRL's place.
+    """
+    train = train or _train
     launch = Launch.model_validate_json((attempt / "launch.json").read_text(encoding="utf-8"))
     spec = RunSpec.model_validate_json((attempt.parent / "spec.json").read_text(encoding="utf-8"))
-    confine(launch, os.getppid())
+    rank = rank_of(launch)
+    confine(launch, os.getppid(), rank.index)
     signal.signal(signal.SIGTERM, _end)
     notes = _wait_for_sampler(attempt) if launch.waits_for_sampler else []
+    if not rank.is_first:
+        return _follow(rank, attempt, lambda progress: train(spec, launch, attempt, progress))
     environment = json.dumps(capture_environment(), indent=1).encode()
     write_atomically(attempt / "environment.json", environment)
-    result = conclude(lambda progress: _train(spec, launch, attempt, progress))
+    result = conclude(lambda progress: train(spec, launch, attempt, progress))
     result = result.model_copy(update={"started_warm": is_warm, "notes": (*notes, *result.notes)})
     write_atomically(attempt / "result.json", result.model_dump_json(indent=1).encode() + b"\n")
     return 0 if result.status is Status.OK else 1
+
+
+def _follow(rank: Rank, attempt: Path, train: Callable[[Progress], Result]) -> int:
+    """Train in step with the first process; leave a word only if an exception ends it here.
+
+    What training came to is the first process's to say: an exit code other than 0 would end it.
+    """
+    failures: list[Exception] = []
+
+    def keep_failure(progress: Progress) -> Result:
+        try:
+            return train(progress)
+        except Exception as error:
+            failures.append(error)
+            raise
+
+    result = conclude(keep_failure)
+    if failures:
+        leave_word(attempt, rank, result)
+    return len(failures)
 
 
 def conclude(train: Callable[[Progress], Result]) -> Result:
@@ -113,10 +146,16 @@ def _train(spec: RunSpec, launch: Launch, attempt: Path, progress: Progress) -> 
     if spec.task == "sft":
         from harness.worker.sft import train_sft
 
-        return train_sft(spec, launch, attempt, progress)
-    from harness.worker.grpo import train_grpo
+        result = train_sft(spec, launch, attempt, progress)
+    else:
+        from harness.worker.grpo import train_grpo
 
-    return train_grpo(spec, launch, attempt, progress)
+        result = train_grpo(spec, launch, attempt, progress)
+    if launch.parallel:
+        from torch import distributed
+
+        distributed.destroy_process_group()
+    return result
 
 
 def _wait_for_sampler(attempt: Path) -> list[str]:

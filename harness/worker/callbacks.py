@@ -116,20 +116,29 @@ class StepJournal(TrainerCallback):  # type: ignore[misc]
 class EvaluateOnTheWay(TrainerCallback):  # type: ignore[misc]
     """Calls a function every N optimizer steps, except after the last, which is evaluated anyway.
 
+    `begins_untrained` has it called for step 0 too, for a model that is only wrapped in train().
+
     It does so when the next step begins, before that step's clock is read (so it is added before
     StepJournal): by then the loss is logged, and a step whose loss was not a number has no next.
     """
 
-    def __init__(self, every_steps: int, evaluate: Callable[[int], None]) -> None:
+    def __init__(
+        self,
+        every_steps: int,
+        evaluate: Callable[[int], None],
+        begins_untrained: bool = False,
+    ) -> None:
         self._every = every_steps
         self._evaluate = evaluate
+        self._begins_untrained = begins_untrained
 
     def on_step_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         """Evaluate if it is time."""
         step = state.global_step
-        if self._every and step and step % self._every == 0:
+        is_due = bool(self._every) and step % self._every == 0
+        if is_due if step else self._begins_untrained:
             self._evaluate(step)
 
 

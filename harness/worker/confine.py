@@ -16,15 +16,15 @@ from harness.launch import PARENT_VARIABLE, Launch
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
 
-def confine(launch: Launch, parent_pid: int) -> None:
+def confine(launch: Launch, parent_pid: int, local_rank: int = 0) -> None:
     """Tie this process to its starter's life, pin it to its core and limit its memory.
 
-    `parent_pid` counts where PARENT_VARIABLE is not set. Raises: MachineError if the core is not
-    one this process may use.
+    `parent_pid` counts where PARENT_VARIABLE is not set; `local_rank` says which of several
+    processes of a run this is. Raises: MachineError if the core is not one it may use.
     """
     die_with_parent(int(os.environ.pop(PARENT_VARIABLE, parent_pid)))
-    if launch.core is not None:
-        pin(launch.core)
+    if launch.cores:
+        pin({launch.cores[local_rank]})
     if launch.memory_limit_bytes is not None:
         limit_memory(launch.memory_limit_bytes)
 
@@ -51,17 +51,18 @@ def set_parent_death_signal(number: int) -> None:
         raise OSError(ctypes.get_errno(), "prctl(PR_SET_PDEATHSIG) failed")
 
 
-def pin(core: int) -> None:
-    """Run on one CPU core only."""
+def pin(cores: set[int]) -> None:
+    """Run on these CPU cores only."""
     if not hasattr(os, "sched_setaffinity"):
         return
     usable = os.sched_getaffinity(0)
-    if core not in usable:
+    if not cores <= usable:
+        missing = ", ".join(str(c) for c in sorted(cores - usable))
         listed = ", ".join(str(c) for c in sorted(usable))
         raise MachineError(
-            f"core {core} is not usable here (usable: {listed}); start fewer runs side by side"
+            f"core {missing} is not usable here (usable: {listed}); start fewer runs side by side"
         )
-    os.sched_setaffinity(0, {core})
+    os.sched_setaffinity(0, cores)
 
 
 def limit_memory(limit_bytes: int) -> None:

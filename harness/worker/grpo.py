@@ -46,9 +46,12 @@ def train_grpo(spec: RunSpec, launch: Launch, attempt: Path, progress: Progress)
         ),
     )
     mark_generation(trainer, session.journal)
-    held_out = HeldOutReward(trainer, reward, spec.evaluation, spec.seed)
+    is_sharded = launch.parallel is not None and launch.parallel.strategy != "ddp"
+    held_out = HeldOutReward(trainer, reward, spec.evaluation, spec.seed, is_sharded)
     rows = {"validation": session.splits.validation, "test": session.splits.test}
-    per_step = config.per_device_train_batch_size * config.gradient_accumulation_steps
+    per_step = session.rank.count * (
+        config.per_device_train_batch_size * config.gradient_accumulation_steps
+    )
     return train(
         session,
         trainer,
@@ -81,13 +84,19 @@ class HeldOutReward:
     """Samples completions of held-out prompts and scores them."""
 
     def __init__(
-        self, trainer: GRPOTrainer, reward: Reward, evaluation: Evaluation, seed: int
+        self,
+        trainer: GRPOTrainer,
+        reward: Reward,
+        evaluation: Evaluation,
+        seed: int,
+        is_sharded: bool = False,
     ) -> None:
         self._trainer = trainer
         self._tokenizer = trainer.processing_class
         self._reward = CountedReward(reward)
         self._evaluation = evaluation
         self._seed = seed
+        self._is_sharded = is_sharded
 
     @torch.no_grad()
     def measure(self, rows: Dataset, split: Split, step: int) -> EvaluationPoint:
@@ -144,6 +153,8 @@ class HeldOutReward:
             top_k=0,
             max_new_tokens=args.max_completion_length,
             pad_token_id=self._tokenizer.pad_token_id,
+            # No process may stop before the others: each forward pass gathers what all of them hold.
+            synced_gpus=self._is_sharded,
         )  # (B, P + C)
         texts = self._tokenizer.batch_decode(
             output[:, batch["input_ids"].shape[1] :], skip_special_tokens=True

@@ -4,10 +4,12 @@ A phase mark costs a few microseconds and one short write, outside the optimizer
 On CUDA torch's peak counters are read and reset at every edge of a phase, so that each phase has a
 peak of its own; a nested phase (generate inside train) is not counted in the outer one. Kernels run
 after the call that queued them has returned, so an edge first waits until the GPU has done its work.
+Of several processes of a run the first one keeps the journal; the others keep a silent one.
 """
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -27,9 +29,13 @@ class Journal:
         attempt: Path,
         is_cuda: bool,
         wait_for_gpu: Callable[[], object] | None = None,
+        is_silent: bool = False,
     ) -> None:
-        self._steps = (attempt / "steps.jsonl").open("a", encoding="utf-8")
-        self._phases = (attempt / "phases.jsonl").open("a", encoding="utf-8")
+        steps, phases = attempt / "steps.jsonl", attempt / "phases.jsonl"
+        if is_silent:
+            steps = phases = Path(os.devnull)
+        self._steps = steps.open("a", encoding="utf-8")
+        self._phases = phases.open("a", encoding="utf-8")
         self._process = psutil.Process()
         self._is_cuda = is_cuda
         self._wait_for_gpu = wait_for_gpu or (torch.cuda.synchronize if is_cuda else None)

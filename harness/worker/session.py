@@ -19,7 +19,7 @@ from transformers import Trainer, set_seed
 
 from harness.files import write_atomically
 from harness.launch import Launch
-from harness.record import EvaluationPoint, Result, Split, Status
+from harness.record import EvaluationPoint, ParameterCounts, Result, Split, Status
 from harness.spec import DatasetSpec, RunSpec
 from harness.worker.callbacks import EvaluateOnTheWay, StepJournal
 from harness.worker.data import Splits, load_splits
@@ -28,7 +28,9 @@ from harness.worker.left_out import keep_unusable, length_notes
 from harness.worker.methods import match_precision
 from harness.worker.models import Loaded, count_parameters, hash_trainable, load_model
 from harness.worker.progress import LISTED, Progress
+from harness.worker.ranks import ALONE, Rank, rank_of
 from harness.worker.trl_versions import build_config
+from harness.worker.wrapping import CheckWrapping
 
 T = TypeVar("T", bound=Trainer)
 
@@ -47,24 +49,29 @@ class Session:
     progress: Progress
     loaded: Loaded
     splits: Splits
+    rank: Rank = ALONE
 
     @property
     def device(self) -> torch.device:
         """Where the run trains."""
-        return torch.device("cpu" if self.launch.gpu is None else "cuda")
+        return torch.device("cuda" if self.launch.gpus else "cpu")
 
 
 def open_session(spec: RunSpec, launch: Launch, attempt: Path, progress: Progress) -> Session:
     """Load what a run needs, as its first phase."""
     torch.set_num_threads(launch.threads)
-    journal = Journal(attempt, is_cuda=launch.gpu is not None)
+    rank = rank_of(launch)
+    if launch.parallel and launch.gpus:
+        torch.cuda.set_device(rank.index)  # before the journal asks a GPU: not the first one's
+    journal = Journal(attempt, is_cuda=bool(launch.gpus), is_silent=not rank.is_first)
     with journal.phase("load"):
         loaded = load_model(spec.model, launch.places)
         splits = load_splits(spec.task, limited_dataset(spec), launch.places, loaded.tokenizer)
     progress.notes += splits.notes
     progress.unusable = splits.unusable
-    keep_unusable(attempt, splits.unusable)
-    return Session(spec, launch, attempt, journal, progress, loaded, splits)
+    if rank.is_first:
+        keep_unusable(attempt, splits.unusable)
+    return Session(spec, launch, attempt, journal, progress, loaded, splits, rank)
 
 
 def limited_dataset(spec: RunSpec) -> DatasetSpec:
@@ -90,11 +97,11 @@ def trainer_arguments(session: Session) -> dict[str, Any]:
     """Return the arguments of TRL's config: the spec's, and the few that the harness itself sets."""
     spec, launch = session.spec, session.launch
     arguments: dict[str, Any] = {
-        "dataloader_pin_memory": launch.gpu is not None,
+        "dataloader_pin_memory": bool(launch.gpus),
         **spec.trainer,
         "output_dir": str(session.attempt / "trainer"),
         "seed": spec.seed,
-        "use_cpu": launch.gpu is None,
+        "use_cpu": not launch.gpus,
         "disable_tqdm": True,
     }
     if _logs_to_trackio(spec):
@@ -110,10 +117,11 @@ def build(session: Session, make: Callable[[], T]) -> T:
         trainer = make()
         match_precision(trainer, session.spec.model.dtype)
         session.progress.notes += length_notes(trainer, session.splits)
-    write_atomically(
-        session.attempt / "resolved_config.json",
-        json.dumps(resolved_config(session, trainer), indent=1, default=str).encode(),
-    )
+    if session.rank.is_first:
+        write_atomically(
+            session.attempt / "resolved_config.json",
+            json.dumps(resolved_config(session, trainer), indent=1, default=str).encode(),
+        )
     return trainer
 
 
@@ -168,7 +176,9 @@ def train(
 ) -> Result:
     """Measure the held-out splits, let TRL train, measure again, and say what it came to.
 
-    `measure(split, step)` is called for the splits that have rows, in a phase of its own.
+    `measure(split, step)` is called for the splits that have rows, in a phase of its own. Several
+    processes measure the same rows each, since a sharded model computes only when all of them call
+    it; it is wrapped in train(), so the untrained model is measured there, when the first step begins.
     """
     rows = {"validation": session.splits.validation, "test": session.splits.test}
     progress = session.progress
@@ -179,25 +189,33 @@ def train(
                 with session.journal.phase("evaluate"):
                     progress.evaluations.append(measure(split, step))
 
-    trainer.add_callback(
-        EvaluateOnTheWay(
-            session.spec.evaluation.every_steps, lambda step: evaluate(step, "validation")
-        )
-    )
+    def evaluate_on_the_way(step: int) -> None:
+        evaluate(step, *(("validation",) if step else ("validation", "test")))
+
+    parallel = session.launch.parallel
+    every = session.spec.evaluation.every_steps
+    trainer.add_callback(EvaluateOnTheWay(every, evaluate_on_the_way, parallel is not None))
     trainer.add_callback(steps)
     adapter_sha256 = hash_trainable(trainer.model) if session.spec.lora else None
-    evaluate(0, "validation", "test")
+    parameters = count_parameters(trainer.model)  # whole: sharded weights would count as shards
+    if parallel is not None:
+        trainer.add_callback(CheckWrapping(trainer, parallel, progress))
+    else:
+        evaluate_on_the_way(0)
     with session.journal.phase("train"):
         begin = time.monotonic()
         trainer.train()
         train_wall_s = time.monotonic() - begin
     if progress.nan_step is None:  # nothing can be sampled from weights that are not numbers
         evaluate(progress.steps_done, "validation", "test")
-    return _result(session, trainer, train_wall_s, adapter_sha256)
+    return _result(session, parameters, train_wall_s, adapter_sha256)
 
 
 def _result(
-    session: Session, trainer: Trainer, train_wall_s: float, adapter_sha256: str | None
+    session: Session,
+    parameters: ParameterCounts,
+    train_wall_s: float,
+    adapter_sha256: str | None,
 ) -> Result:
     status, reason = _outcome(session.progress)
     return Result(
@@ -205,14 +223,15 @@ def _result(
         reason=reason,
         steps_done=session.progress.steps_done,
         train_wall_s=train_wall_s,
-        parameters=count_parameters(trainer.model),
+        parameters=parameters,
         evaluations=tuple(session.progress.evaluations),
-        device=session.launch.gpu or "cpu",
+        device=session.launch.device,
         adapter_sha256=adapter_sha256,
         translations=session.progress.translations,
         notes=tuple(session.progress.notes),
         unusable_rows=session.progress.unusable[:LISTED],
         unusable_count=len(session.progress.unusable),
+        distributed=session.progress.distributed,
     )
 
 

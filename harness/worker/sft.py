@@ -39,7 +39,9 @@ def train_sft(spec: RunSpec, launch: Launch, attempt: Path, progress: Progress) 
             peft_config=peft_config(spec, session.loaded.model),
         ),
     )
-    per_step = config.per_device_train_batch_size * config.gradient_accumulation_steps
+    per_step = session.rank.count * (
+        config.per_device_train_batch_size * config.gradient_accumulation_steps
+    )
     return train(
         session,
         trainer,
