@@ -19,12 +19,18 @@ from harness.launch import Launch
 from harness.record import EvaluationPoint, Result, Split
 from harness.spec import Evaluation, RunSpec
 from harness.worker.callbacks import StepJournal
-from harness.worker.journal import Journal
+from harness.worker.generation import (
+    build_with_engine,
+    describe_generation,
+    engine_notes,
+    mark_phases,
+    prepare_engine,
+)
 from harness.worker.methods import peft_config
 from harness.worker.progress import Progress
 from harness.worker.rewards import Reward, reward_function
 from harness.worker.session import autocast, build, open_session, train, trainer_arguments
-from harness.worker.trl_versions import build_config, generation_method
+from harness.worker.trl_versions import build_config
 
 
 def train_grpo(spec: RunSpec, launch: Launch, attempt: Path, progress: Progress) -> Result:
@@ -32,18 +38,22 @@ def train_grpo(spec: RunSpec, launch: Launch, attempt: Path, progress: Progress)
     session = open_session(spec, launch, attempt, progress)
     config = build_config(GRPOConfig, trainer_arguments(session))
     reward = reward_function(spec.reward or "reasoning_accuracy")
-    trainer = build(
-        session,
-        lambda: GRPOTrainer(
+    progress.notes += prepare_engine(config, spec, is_cuda=launch.gpu is not None)
+
+    def make() -> GRPOTrainer:
+        return GRPOTrainer(
             model=session.loaded.model,
             reward_funcs=reward,
             args=config,
             train_dataset=session.splits.train,
             processing_class=session.loaded.tokenizer,
             peft_config=peft_config(spec),
-        ),
-    )
-    mark_generation(trainer, session.journal)
+        )
+
+    trainer = build(session, lambda: build_with_engine(make, config, spec.seed))
+    progress.generation = describe_generation(trainer)
+    progress.notes += engine_notes(trainer, spec)
+    mark_phases(trainer, session.journal)
     held_out = HeldOutReward(trainer, reward, spec.evaluation, spec.seed)
     rows = {"validation": session.splits.validation, "test": session.splits.test}
     per_step = config.per_device_train_batch_size * config.gradient_accumulation_steps
@@ -53,20 +63,6 @@ def train_grpo(spec: RunSpec, launch: Launch, attempt: Path, progress: Progress)
         StepJournal(session.journal, progress, per_step, config.generation_batch_size),
         lambda split, step: held_out.measure(rows[split], split, step),
     )
-
-
-def mark_generation(trainer: GRPOTrainer, journal: Journal) -> None:
-    """Mark the span in which a trainer samples completions as the generate phase."""
-    name = generation_method(trainer)
-    if name is None:
-        return
-    generate = getattr(trainer, name)
-
-    def marked(*args: Any, **kwargs: Any) -> Any:
-        with journal.phase("generate"):
-            return generate(*args, **kwargs)
-
-    setattr(trainer, name, marked)
 
 
 class HeldOutReward:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from harness.record import EvaluationPoint, Result, Status
+from harness.record import EvaluationPoint, Generation, Result, Status
 
 
 @dataclass
@@ -18,6 +18,8 @@ class Progress:
     steps_done: int = 0
     nan_step: int | None = None  # the first step whose loss or gradient was not a number
     evaluations: list[EvaluationPoint] = field(default_factory=list)
+    generation: Generation | None = None  # what samples, once it is there
+    notes: list[str] = field(default_factory=list)  # what a reader must know of this run
 
     def failed(self, status: Status, reason: str) -> Result:
         """Return the result of a run that an exception ended here.
@@ -31,6 +33,8 @@ class Progress:
             reason=reason,
             steps_done=self.steps_done,
             evaluations=tuple(self.evaluations),
+            notes=tuple(self.notes),
+            generation=self.generation,
         )
 
     @property

@@ -183,6 +183,8 @@ def _result(
         device=session.launch.gpu or "cpu",
         adapter_sha256=adapter_sha256,
         unusable_rows=session.splits.unusable,
+        notes=tuple(session.progress.notes),
+        generation=session.progress.generation,
     )
 
 
