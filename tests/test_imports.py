@@ -46,6 +46,7 @@ ORDER = (
     "run_tables",
     "glossary",
     "provenance",
+    "pool_band",
     "charts",
     "export",
     "report",
@@ -54,6 +55,7 @@ ORDER = (
     "progress",
     "recovery",
     "slots",
+    "engines",
     "plan",
     "preflight",
     "schedule",
@@ -71,7 +73,7 @@ WORKER_MAY = {
     *("errors", "caches", "files", "spec", "catalog", "translation", "record", "launch", "measure"),
     *("store", "worker"),
 }
-ML = ("torch", "transformers", "trl", "peft", "datasets", "accelerate")
+ML = ("torch", "transformers", "trl", "peft", "datasets", "accelerate", "vllm")
 
 
 def imported_parts(path: Path) -> set[str]:

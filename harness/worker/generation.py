@@ -55,14 +55,19 @@ def prepare_engine(config: GRPOConfig, spec: RunSpec, is_cuda: bool) -> list[str
             "false or run on a GPU"
         )
     keep_weights_loadable()
-    notes = ["vLLM's packed CPU kernels are off: they can't take the weights that training changes."]
-    if POOL_VARIABLE not in os.environ and "vllm_gpu_memory_utilization" not in spec.trainer:
-        os.environ[POOL_VARIABLE] = str(CPU_POOL_GIB)
-        notes.append(
-            f"vLLM's pool is {CPU_POOL_GIB} GiB, the harness's own choice on a CPU: neither "
-            f"vllm_gpu_memory_utilization nor {POOL_VARIABLE} was given."
-        )
-    return notes
+    kernels = "vLLM's packed CPU kernels are off: they can't take the weights that training changes."
+    return [kernels, *choose_cpu_pool(spec)]
+
+
+def choose_cpu_pool(spec: RunSpec) -> list[str]:
+    """Give a vLLM on CPU a small pool unless the matrix or the user gives one; say so."""
+    if POOL_VARIABLE in os.environ or "vllm_gpu_memory_utilization" in spec.trainer:
+        return []
+    os.environ[POOL_VARIABLE] = str(CPU_POOL_GIB)
+    return [
+        f"vLLM's pool is {CPU_POOL_GIB} GiB, the harness's own choice on a CPU: neither "
+        f"vllm_gpu_memory_utilization nor {POOL_VARIABLE} was given."
+    ]
 
 
 def keep_weights_loadable() -> None:
@@ -125,7 +130,9 @@ def engine_notes(trainer: GRPOTrainer, spec: RunSpec) -> list[str]:
     config = getattr(getattr(engine_of(trainer), "llm_engine", None), "model_config", None)
     dtype = str(getattr(config, "dtype", "")).removeprefix("torch.")
     if dtype and dtype != spec.model.dtype:
-        notes.append(f"vLLM samples in {dtype}; the weights that are trained are {spec.model.dtype}.")
+        notes.append(
+            f"vLLM samples in {dtype}; the weights that are trained are {spec.model.dtype}."
+        )
     if trainer.args.vllm_enable_sleep_mode:
         notes.append(
             "vLLM's sleep mode frees memory without telling torch: read NVML's lenses, not torch's."

@@ -38,9 +38,9 @@ def train_grpo(spec: RunSpec, launch: Launch, attempt: Path, progress: Progress)
     session = open_session(spec, launch, attempt, progress)
     config = build_config(GRPOConfig, trainer_arguments(session))
     reward = reward_function(spec.reward or "reasoning_accuracy")
-    progress.notes += prepare_engine(config, spec, is_cuda=launch.gpu is not None)
 
     def make() -> GRPOTrainer:
+        progress.notes += prepare_engine(config, spec, is_cuda=launch.gpu is not None)
         return GRPOTrainer(
             model=session.loaded.model,
             reward_funcs=reward,

@@ -1,7 +1,8 @@
 """What differs between TRL releases and must not differ in a record.
 
 Only what the supported releases need today: which of a run's arguments the installed config takes,
-and which methods generate and sync weights. The arguments that can't be passed are said, never dropped in silence.
+and which methods generate and sync weights. The arguments that can't be passed are said, never
+dropped in silence.
 """
 
 from __future__ import annotations
