@@ -55,7 +55,9 @@ def prepare_engine(config: GRPOConfig, spec: RunSpec, is_cuda: bool) -> list[str
             "false or run on a GPU"
         )
     keep_weights_loadable()
-    kernels = "vLLM's packed CPU kernels are off: they can't take the weights that training changes."
+    kernels = (
+        "vLLM's packed CPU kernels are off: they can't take the weights that training changes."
+    )
     return [kernels, *choose_cpu_pool(spec)]
 
 
@@ -94,7 +96,9 @@ def build_with_engine(make: Callable[[], T], config: GRPOConfig, seed: int) -> T
     """
     try:
         made = make()
-    except ConnectionError as error:
+    except OSError as error:  # TRL raises requests' ConnectionError, which is not Python's
+        if not config.use_vllm or config.vllm_mode != "server":
+            raise
         raise MachineError(
             f"no vLLM server answered within vllm_server_timeout={config.vllm_server_timeout:g} s: "
             f"{error} Start it, or set vllm_mode: colocate"
