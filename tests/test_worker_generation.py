@@ -90,6 +90,20 @@ def test_without_a_vllm_in_this_process_nothing_is_prepared():
     assert dict(os.environ) == before
 
 
+def test_workers_of_one_machine_get_ports_of_their_own(monkeypatch):
+    monkeypatch.setenv("MASTER_PORT", "29500")
+    monkeypatch.setenv("MASTER_ADDR", "elsewhere")
+    monkeypatch.setenv("VLLM_NO_USAGE_STATS", "0")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    prepare_engine(config(), SPEC, is_cuda=True)
+    assert os.environ["MASTER_PORT"] == "29500"
+    monkeypatch.setenv("WORLD_SIZE", "1")
+    prepare_engine(config(), SPEC, is_cuda=True)
+    assert os.environ["MASTER_ADDR"] == "127.0.0.1"
+    assert os.environ["MASTER_PORT"] != "29500"
+    assert os.environ["VLLM_NO_USAGE_STATS"] == "0"  # what the user chose stays
+
+
 def test_sleeping_on_a_cpu_is_refused(monkeypatch):
     monkeypatch.setattr(os, "environ", dict(os.environ))
     with pytest.raises(ConfigError, match="vllm_enable_sleep_mode"):

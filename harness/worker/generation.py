@@ -12,6 +12,7 @@ Source: `trl/generation/vllm_generation.py`, TRL 1.16; vLLM 0.31.
 from __future__ import annotations
 
 import os
+import socket
 from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 
@@ -35,7 +36,7 @@ CPU_POOL_GIB = 1
 # The record would have to explain a file in the user's cache, and vLLM's key for it does not say
 # which kernels were compiled in (see keep_weights_loadable). Inductor's own cache stays.
 CPU_VARIABLES = {"VLLM_DISABLE_COMPILE_CACHE": "1"}
-VARIABLES = {"VLLM_NO_USAGE_STATS": "1", "MASTER_ADDR": "127.0.0.1"}
+VARIABLES = {"VLLM_NO_USAGE_STATS": "1"}
 
 
 def prepare_engine(config: GRPOConfig, spec: RunSpec, is_cuda: bool) -> list[str]:
@@ -47,6 +48,8 @@ def prepare_engine(config: GRPOConfig, spec: RunSpec, is_cuda: bool) -> list[str
         return []
     for name, value in (VARIABLES if is_cuda else {**VARIABLES, **CPU_VARIABLES}).items():
         os.environ.setdefault(name, value)
+    if int(os.environ.get("WORLD_SIZE", "1")) == 1:  # else accelerate's launcher has agreed on one
+        os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(free_port()))
     if is_cuda:
         return []
     if config.vllm_enable_sleep_mode:
@@ -59,6 +62,16 @@ def prepare_engine(config: GRPOConfig, spec: RunSpec, is_cuda: bool) -> list[str
         "vLLM's packed CPU kernels are off: they can't take the weights that training changes."
     )
     return [kernels, *choose_cpu_pool(spec)]
+
+
+def free_port() -> int:
+    """Return a port that nobody listens to, for the process group that vLLM makes of one process.
+
+    accelerate sets 29500 for everybody, and the second worker of a machine would fail on it.
+    """
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
 
 
 def choose_cpu_pool(spec: RunSpec) -> list[str]:
