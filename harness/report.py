@@ -24,6 +24,7 @@ from harness.export import data_json, runs_csv
 from harness.findings import DRAWING_WIDTH, banners, findings_rows, headline, pair_label
 from harness.glossary import GLOSSARY
 from harness.palette import DARK
+from harness.pool_band import pool_sentence
 from harness.provenance import arguments_tables, commands, environment_table
 from harness.report_tables import (
     Table,
@@ -160,6 +161,7 @@ def memory_caption(trace: MemoryTrace) -> str:
     which = f"One seed ({next(iter(seeds))})" if len(seeds) == 1 else f"One seed an arm ({shown})"
     return (
         f"{what[0].upper()}{what[1:]}. {which}. Strips: phases of each arm; dot: peak in training."
+        + pool_sentence(trace)
     )
 
 

@@ -15,6 +15,7 @@ from harness import text
 from harness.record import PHASES, ParameterCounts, Result
 from harness.series import is_ok
 from harness.summary import LENS_NAMES, WHOLE_RUN, RunSummary
+from harness.traces import utilization_of
 from harness.view import RunView, StudyView
 
 NOT_APPLICABLE = "\u2013"
@@ -200,6 +201,7 @@ def memory_table(view: StudyView) -> Table:
                 for name, peak in zip(columns, peaks, strict=True)
             ]
             rows.append((pair, arm, lens_name, text.memory(before), *shown))
+        rows += _pool_row(view, pair, arm, phases)
     names = ("Pair", "Arm", "Lens", "Before loading", *phases, "All training phases", "Whole run")
     return make_table(
         "Peak memory per lens and phase, means over seeds",
@@ -207,6 +209,21 @@ def memory_table(view: StudyView) -> Table:
         rows,
         numeric=set(range(3, len(names))),
     )
+
+
+def _pool_row(view: StudyView, pair: str, arm: str, phases: Sequence[str]) -> list[tuple[str, ...]]:
+    """Give what an arm's vLLM reserves, in the phases that have it: all after the engine is built."""
+    ok = [r for r in runs_of(view, pair, arm) if is_ok(r) and r.record and r.record.result]
+    made = [r.record.result.generation for r in ok if r.record and r.record.result]
+    held = mean(g.pool_bytes for g in made if g)
+    if held is None:
+        return []
+    shares = {u for u in (utilization_of(r) for r in ok) if u is not None}
+    name = "vLLM pool, reserved"
+    if len(shares) == 1:
+        name += f" (vllm_gpu_memory_utilization {shares.pop():g})"
+    shown = [NOT_APPLICABLE if p in ("load", "build") else text.memory(held) for p in phases]
+    return [(pair, arm, name, NOT_APPLICABLE, *shown, text.memory(held), text.memory(held))]
 
 
 def arm_parameters(view: StudyView, pair: str, arm: str) -> ParameterCounts | None:

@@ -23,6 +23,7 @@ SAMPLES_PER_SLICE = 4  # fewer would draw the beat between sampling and steps, n
 # More phase changes than this are a barcode, not a picture: training phases are drawn as one.
 READABLE_SPANS = 60
 ALTERNATING = "train + generate"
+UTILIZATION = "vllm_gpu_memory_utilization"
 LENSES: tuple[Lens, ...] = ("nvml-device", "nvml-process", "rss")
 
 
@@ -59,6 +60,21 @@ class PhaseSpan:
 
 
 @dataclass(frozen=True)
+class MemoryPool:
+    """What a vLLM in the worker holds for its key-value cache, from the end of building on.
+
+    The lens reads it too, as part of the arm's line, unless the engine sleeps.
+    """
+
+    arm: str
+    begin_s: float
+    end_s: float
+    bytes: int
+    asked: float | None  # vllm_gpu_memory_utilization, where the pool came of it
+    sleeps: bool
+
+
+@dataclass(frozen=True)
 class MemoryTrace:
     """A pair's memory over time, arms overlaid, one lens, one seed an arm."""
 
@@ -68,6 +84,7 @@ class MemoryTrace:
     slices: tuple[MemorySlice, ...]
     peaks: tuple[MemoryPeak, ...]
     spans: tuple[PhaseSpan, ...]
+    pools: tuple[MemoryPool, ...] = ()
 
 
 def memory_trace(view: StudyView, pair: str) -> MemoryTrace | None:
@@ -96,6 +113,7 @@ def memory_trace(view: StudyView, pair: str) -> MemoryTrace | None:
         slices=tuple(slices),
         peaks=tuple(peaks),
         spans=tuple(spans),
+        pools=tuple(p for arm, run in chosen.items() for p in _pool_of(arm, run, spans)),
     )
 
 
@@ -154,8 +172,11 @@ def _memory_of(
     origin = _origin_ns(run, series)
     baseline = run.summary.baseline_bytes.get(lens) if run.summary else None
     floor = float(baseline or 0) if lens == "rss" else 0.0
-    # Importing libraries before the model loads is the harness's time, not the arm's.
-    series = series[series.index >= origin] if (series.index >= origin).any() else series
+    # Importing libraries before the model loads is the harness's time, not the arm's; after the last
+    # phase the process gives its memory back.
+    end = max((p.end_ns for p in run.phases), default=int(series.index[-1]))
+    within = (series.index >= origin) & (series.index <= end)
+    series = series[within] if within.any() else series
     slices = min(SLICES, max(1, len(series) // SAMPLES_PER_SLICE))
     shown = [
         MemorySlice(arm, (t - origin) / 1e9, low - floor, high - floor)
@@ -176,6 +197,36 @@ def _spans_of(arm: str, phases: Sequence[PhaseRow], origin_ns: int) -> list[Phas
     return [
         PhaseSpan(arm, name, max(0.0, (begin - origin_ns) / 1e9), (end - origin_ns) / 1e9)
         for name, begin, end in flat
+    ]
+
+
+def utilization_of(run: RunView) -> float | None:
+    """Return the share of memory that a run gave its vLLM, None if the pool did not come of it.
+
+    On a CPU that is so only where the matrix gives it: the harness has another default there.
+    """
+    result = run.record.result if run.record else None
+    asked = (run.spec.trainer if run.spec else {}).get(UTILIZATION)
+    if asked is None and result and result.device != "cpu":
+        asked = run.resolved_config.get("arguments", {}).get(UTILIZATION)
+    return float(asked) if isinstance(asked, int | float) else None
+
+
+def _pool_of(arm: str, run: RunView, spans: Sequence[PhaseSpan]) -> list[MemoryPool]:
+    generation = run.record.result.generation if run.record and run.record.result else None
+    own = [s for s in spans if s.arm == arm]
+    if generation is None or not generation.pool_bytes or not own:
+        return []
+    built = max((s.end_s for s in own if s.phase == "build"), default=own[0].begin_s)
+    return [
+        MemoryPool(
+            arm=arm,
+            begin_s=built,
+            end_s=max(s.end_s for s in own),
+            bytes=generation.pool_bytes,
+            asked=utilization_of(run),
+            sleeps=bool(generation.sleeps),
+        )
     ]
 
 

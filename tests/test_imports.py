@@ -51,6 +51,7 @@ ORDER = (
     "run_tables",
     "glossary",
     "provenance",
+    "pool_band",
     "charts",
     "export",
     "report",
@@ -59,6 +60,7 @@ ORDER = (
     "progress",
     "recovery",
     "slots",
+    "engines",
     "plan",
     "preflight",
     "schedule",
@@ -76,7 +78,7 @@ WORKER_MAY = {
     *("errors", "caches", "files", "spec", "catalog", "record", "releases", "translation"),
     *("launch", "measure", "store", "worker"),
 }
-ML = ("torch", "transformers", "trl", "peft", "datasets", "accelerate")
+ML = ("torch", "transformers", "trl", "peft", "datasets", "accelerate", "vllm")
 
 
 def imported_parts(path: Path) -> set[str]:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.record import PhaseRow
+from harness.record import Generation, PhaseRow
+from harness.report import memory_caption
+from harness.report_tables import memory_table
 from harness.traces import ALTERNATING, SLICES, extremes, innermost_spans, memory_trace
 from tests.study_factory import Plan, build_study
 
@@ -75,3 +79,68 @@ def test_steps_that_alternate_fast_are_one_stretch():
 def test_without_samples_there_is_no_figure():
     failures = {f"sft-micro.{a}.s{s}": "missing" for a in ("full", "lora-r32") for s in range(3)}
     assert memory_trace(build_study(Plan(failures=failures)), "sft-micro") is None
+
+
+def with_pool(study, arm, device="cpu", asked=None, **generation):
+    """The study as if an arm's completions had been sampled by a vLLM beside its trainer."""
+    made = Generation(engine="vllm", version="0.31.0", mode="colocate", **generation)
+    runs = []
+    for run in study.runs:
+        if run.planned.arm == arm and run.planned.pair == "grpo-micro":
+            update = {"generation": made, "device": device}
+            result = run.record.result.model_copy(update=update)
+            asks = {"vllm_gpu_memory_utilization": asked} if asked is not None else {}
+            spec = run.spec.model_copy(update={"trainer": {**run.spec.trainer, **asks}})
+            arguments = {**run.resolved_config["arguments"], "vllm_gpu_memory_utilization": 0.3}
+            run = replace(
+                run,
+                spec=spec,
+                record=run.record.model_copy(update={"result": result}),
+                resolved_config={**run.resolved_config, "arguments": arguments},
+            )
+        runs.append(run)
+    return replace(study, runs=tuple(runs))
+
+
+def test_a_pool_is_held_from_the_end_of_building_to_the_end():
+    study = with_pool(build_study(), "lora-r1", pool_bytes=2**30)
+    trace = memory_trace(study, "grpo-micro")
+    (pool,) = trace.pools
+    own = [s for s in trace.spans if s.arm == "lora-r1"]
+    assert pool.begin_s == next(s.end_s for s in own if s.phase == "build")
+    assert pool.end_s == own[-1].end_s
+    assert (pool.arm, pool.bytes, pool.sleeps) == ("lora-r1", 2**30, False)
+    assert memory_trace(study, "sft-micro").pools == ()
+
+
+def test_an_engine_without_a_pool_here_has_no_band():
+    assert memory_trace(with_pool(build_study(), "lora-r1"), "grpo-micro").pools == ()
+
+
+@pytest.mark.parametrize(
+    ("device", "asked", "shown"),
+    [("cpu", None, None), ("cpu", 0.1, 0.1), ("GPU-0", None, 0.3), ("GPU-0", 0.5, 0.5)],
+)
+def test_the_share_that_was_asked_for_is_shown_where_the_pool_came_of_it(device, asked, shown):
+    """On a CPU TRL's default of 0.3 is overruled by the harness."""
+    study = with_pool(build_study(), "lora-r1", device, asked, pool_bytes=2**30)
+    trace = memory_trace(study, "grpo-micro")
+    assert trace.pools[0].asked == shown
+    words = "vLLM pool, reserved" + (
+        f" (vllm_gpu_memory_utilization {shown:g})" if shown is not None else ""
+    )
+    (row,) = [r for r in memory_table(study).rows if r[2].startswith("vLLM pool")]
+    assert row[:3] == ("grpo-micro", "lora-r1", words)
+    assert set(row[3:]) == {"\u2013", "1.00 GiB"}
+    assert "Band: vLLM pool of lora-r1, 1.00 GiB reserved" in memory_caption(trace)
+
+
+def test_memory_that_an_ended_worker_gives_back_is_not_shown():
+    study = build_study()
+    run = next(r for r in study.runs if r.planned.arm == "full" and r.planned.seed == 0)
+    end = max(p.end_ns for p in run.phases)
+    leaving = run.memory.tail(2).assign(t_ns=[end + 1, end + 2], rss_bytes=0)
+    ended = replace(run, memory=pd.concat([run.memory, leaving]))
+    again = replace(study, runs=tuple(ended if r is run else r for r in study.runs))
+    pair = run.planned.pair
+    assert memory_trace(again, pair).slices == memory_trace(study, pair).slices

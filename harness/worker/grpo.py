@@ -19,13 +19,18 @@ from harness.launch import Launch
 from harness.record import EvaluationPoint, Result, Split
 from harness.spec import Evaluation, RunSpec
 from harness.worker.callbacks import StepJournal
-from harness.worker.journal import Journal
+from harness.worker.generation import (
+    build_with_engine,
+    describe_generation,
+    engine_notes,
+    mark_phases,
+    prepare_engine,
+)
 from harness.worker.methods import peft_config
 from harness.worker.progress import Progress
 from harness.worker.reward_counts import CountedReward
 from harness.worker.rewards import Reward, reward_function
 from harness.worker.session import autocast, build, configure, open_session, train
-from harness.worker.trl_versions import generation_method
 
 
 def train_grpo(spec: RunSpec, launch: Launch, attempt: Path, progress: Progress) -> Result:
@@ -34,18 +39,22 @@ def train_grpo(spec: RunSpec, launch: Launch, attempt: Path, progress: Progress)
     config = configure(session, GRPOConfig)
     reward = reward_function(spec.reward or "reasoning_accuracy")
     counted = CountedReward(reward)
-    trainer = build(
-        session,
-        lambda: GRPOTrainer(
+
+    def make() -> GRPOTrainer:
+        progress.notes += prepare_engine(config, spec, is_cuda=bool(launch.gpus))
+        return GRPOTrainer(
             model=session.loaded.model,
             reward_funcs=counted,
             args=config,
             train_dataset=session.splits.train,
             processing_class=session.loaded.tokenizer,
             peft_config=peft_config(spec, session.loaded.model),
-        ),
-    )
-    mark_generation(trainer, session.journal)
+        )
+
+    trainer = build(session, lambda: build_with_engine(make, config, spec.seed))
+    progress.generation = describe_generation(trainer)
+    progress.notes += engine_notes(trainer, spec)
+    mark_phases(trainer, session.journal)
     is_sharded = launch.parallel is not None and launch.parallel.strategy != "ddp"
     held_out = HeldOutReward(trainer, reward, spec.evaluation, spec.seed, is_sharded)
     rows = {"validation": session.splits.validation, "test": session.splits.test}
@@ -64,20 +73,6 @@ def train_grpo(spec: RunSpec, launch: Launch, attempt: Path, progress: Progress)
         ),
         lambda split, step: held_out.measure(rows[split], split, step),
     )
-
-
-def mark_generation(trainer: GRPOTrainer, journal: Journal) -> None:
-    """Mark the span in which a trainer samples completions as the generate phase."""
-    name = generation_method(trainer)
-    if name is None:
-        return
-    generate = getattr(trainer, name)
-
-    def marked(*args: Any, **kwargs: Any) -> Any:
-        with journal.phase("generate"):
-            return generate(*args, **kwargs)
-
-    setattr(trainer, name, marked)
 
 
 class HeldOutReward:

@@ -8,7 +8,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from harness.record import Distributed, EvaluationPoint, Result, Status, Translation
+from harness.record import (
+    Distributed,
+    EvaluationPoint,
+    Generation,
+    Result,
+    Status,
+    Translation,
+)
 
 LISTED = 50  # unusable rows that a result lists itself; unusable_rows.txt lists every one
 
@@ -24,6 +31,7 @@ class Progress:
     notes: list[str] = field(default_factory=list)  # what a reader must know of this run
     unusable: tuple[str, ...] = ()  # dataset rows left out, one sentence each
     distributed: Distributed | None = None  # known once the model is wrapped
+    generation: Generation | None = None  # what samples, once it is there
 
     def failed(self, status: Status, reason: str) -> Result:
         """Return the result of a run that an exception ended here.
@@ -42,6 +50,7 @@ class Progress:
             unusable_rows=self.unusable[:LISTED],
             unusable_count=len(self.unusable),
             distributed=self.distributed,
+            generation=self.generation,
         )
 
     @property

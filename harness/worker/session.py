@@ -232,6 +232,7 @@ def _result(
         unusable_rows=session.progress.unusable[:LISTED],
         unusable_count=len(session.progress.unusable),
         distributed=session.progress.distributed,
+        generation=session.progress.generation,
     )
 
 

@@ -1,7 +1,7 @@
 """What differs between TRL releases and must not differ in a record.
 
 Which of a run's arguments the installed config takes and how (`translation` holds what changed when),
-whether the installed releases can train at all, and which method generates.
+whether the installed releases can train at all, and which methods generate and sync weights.
 """
 
 from __future__ import annotations
@@ -19,6 +19,9 @@ from harness.translation import changed_defaults, translate
 
 # The method whose span is the generate phase, newest name first.
 GENERATION_METHODS = ("_generate", "_generate_and_score_completions")
+# The method that gives vLLM the trained weights, newest first: (attribute of the trainer that has
+# it, or None for the trainer itself; method).
+WEIGHT_SYNC_METHODS = (("vllm_generation", "sync_weights"), (None, "_move_model_to_vllm"))
 
 
 @dataclass(frozen=True)
@@ -63,3 +66,14 @@ def build_config(task: Task, config_class: type, arguments: Mapping[str, Any]) -
 def generation_method(trainer: object) -> str | None:
     """Name the method of a GRPO trainer that generates, or None if this release has neither."""
     return next((m for m in GENERATION_METHODS if hasattr(trainer, m)), None)
+
+
+def weight_sync_method(trainer: object) -> tuple[object, str] | None:
+    """Return what syncs a GRPO trainer's weights to vLLM, as (owner, method); None without vLLM."""
+    if not getattr(trainer, "use_vllm", False):
+        return None
+    for holder, method in WEIGHT_SYNC_METHODS:
+        owner = trainer if holder is None else getattr(trainer, holder, None)
+        if hasattr(owner, method):
+            return owner, method
+    return None

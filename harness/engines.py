@@ -1,0 +1,88 @@
+"""Whether the engine that a run wants to sample with is here: vLLM installed, a vLLM server up.
+
+Found before any training starts, and without importing vLLM, which takes seconds. What this leaves
+out: starting and describing an engine, which is the worker's (`worker/generation`).
+"""
+
+from __future__ import annotations
+
+import urllib.error
+import urllib.request
+from collections.abc import Mapping, Sequence
+from importlib.util import find_spec
+from typing import Any
+
+from harness.errors import MachineError
+from harness.spec import RunSpec
+
+ANSWER_S = 5.0
+# TRL's GRPOConfig, where a matrix names no server.
+_DEFAULT_HOST, _DEFAULT_PORT = "0.0.0.0", 8000  # noqa: S104 - where TRL looks, not where we listen
+
+
+def require_engines(specs: Sequence[RunSpec]) -> None:
+    """Refuse runs whose engine is not here.
+
+    Raises: MachineError naming every pair's arm that can't sample, and what to do.
+    """
+    problems = engine_problems(specs)
+    if problems:
+        raise MachineError("\n".join(problems))
+
+
+def engine_problems(specs: Sequence[RunSpec]) -> list[str]:
+    """List what the runs need to sample and don't find, one sentence each."""
+    wanting = [s for s in specs if s.trainer.get("use_vllm") is True]
+    if not wanting:
+        return []
+    if not _has_vllm():
+        return [
+            f"{_arms(wanting)} asks for use_vllm: true, and vLLM is not installed beside "
+            "this harness; run `make vllm-env` and use .venv-vllm/bin/harness (on a GPU: pip install "
+            "vllm at a version that the installed TRL takes), or drop it with --set use_vllm=false"
+        ]
+    problems = []
+    served = [s for s in wanting if s.trainer.get("vllm_mode") == "server"]
+    for url in dict.fromkeys(server_url(s.trainer) for s in served):
+        found = _health(url)
+        if found is not None:
+            asking = [s for s in served if server_url(s.trainer) == url]
+            problems.append(
+                f"{_arms(asking)} asks for the vLLM server at {url}, and {found}; start it with "
+                "`VLLM_SERVER_DEV_MODE=1 vllm serve MODEL --weight-transfer-config "
+                '\'{"backend": "nccl"}\' --logprobs-mode processed_logprobs`, name another with '
+                "vllm_server_base_url, or set vllm_mode: colocate"
+            )
+    return problems
+
+
+def server_url(arguments: Mapping[str, Any]) -> str:
+    """Return the address at which TRL looks for the server of a run."""
+    given = arguments.get("vllm_server_base_url")
+    if given:
+        return str(given).rstrip("/")
+    host = arguments.get("vllm_server_host", _DEFAULT_HOST)
+    return f"http://{host}:{arguments.get('vllm_server_port', _DEFAULT_PORT)}"
+
+
+def _has_vllm() -> bool:
+    found = find_spec("vllm")
+    return found is not None and found.origin is not None  # a folder of that name has none
+
+
+def _health(url: str) -> str | None:
+    """Ask a server how it is, as TRL does; return what is wrong, None if nothing."""
+    if not url.startswith(("http://", "https://")):
+        return "that is no http address"
+    try:
+        with urllib.request.build_opener().open(f"{url}/health", timeout=ANSWER_S):
+            return None
+    except urllib.error.HTTPError as error:
+        return f"what answers there is no vLLM server that is up (GET /health gave {error.code})"
+    except (OSError, ValueError) as error:
+        why = getattr(error, "reason", None) or error
+        return f"nothing answers there ({why})"
+
+
+def _arms(specs: Sequence[RunSpec]) -> str:
+    return ", ".join(dict.fromkeys(f"{s.pair}.{s.arm}" for s in specs))
