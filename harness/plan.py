@@ -60,10 +60,30 @@ class Plan:
     jobs: int  # how many of them it takes
 
 
+@dataclass(frozen=True)
+class Resolved:
+    """What a request comes to on any machine."""
+
+    loaded: LoadedMatrix
+    specs: tuple[RunSpec, ...]
+    output_dir: Path
+
+
 def make_plan(request: Request) -> Plan:
-    """Resolve a request without touching a study.
+    """Resolve a request, and find where it could run, without touching a study.
 
     Raises: ConfigError listing what is wrong with it; MachineError if the device is missing.
+    """
+    asked = resolve(request)
+    slots = find_slots(asked.loaded.matrix, request.device)
+    jobs = count_jobs(slots, request.jobs)
+    return Plan(asked.loaded, asked.specs, asked.output_dir, slots, jobs)
+
+
+def resolve(request: Request) -> Resolved:
+    """Resolve a request without a look at the machine.
+
+    Raises: ConfigError listing what is wrong with it.
     """
     loaded = load_matrix(request.matrix)
     with_overrides(loaded.matrix, request.overrides)
@@ -72,8 +92,7 @@ def make_plan(request: Request) -> Plan:
         raise ConfigError(f"--seeds gives {list(seeds)}; expected one or more distinct seeds")
     specs = select(expand(loaded.matrix, request.overrides, seeds), request.filters)
     output_dir = request.output_dir or Path("results") / loaded.matrix.name
-    slots = find_slots(loaded.matrix, request.device)
-    return Plan(loaded, tuple(specs), output_dir, slots, count_jobs(slots, request.jobs))
+    return Resolved(loaded, tuple(specs), output_dir)
 
 
 def study_of(store: Store, plan: Plan, request: Request) -> Study:
