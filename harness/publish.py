@@ -173,18 +173,20 @@ def _report(store: Store, kind: Kind) -> dict[str, bytes | Path]:
 def _adapters(store: Store, _kind: Kind) -> dict[str, bytes | Path]:
     """Every adapter that a run which ended ok kept, and one card for all of them."""
     view = load_view(store)
-    kept = {r: folder for r in view.runs if (folder := _adapter_folder(store, r)) is not None}
+    kept = [(r, folder) for r in view.runs if (folder := _adapter_folder(store, r)) is not None]
     if not kept:
         raise ConfigError(
             f"study {str(store.root)!r} has no saved adapter of a run that ended ok; a matrix keeps "
             "them with `keeps_adapters: true`"
         )
     files: dict[str, bytes | Path] = {}
-    for run, folder in kept.items():
+    for run, folder in kept:
         # One adapter lies where PeftModel.from_pretrained(NAME) looks, several in a folder each.
         inside = "" if len(kept) == 1 else f"{_cell(run)}/"
         files |= {f"{inside}{Path(name).name}": folder.parent / name for name in ADAPTER_FILES}
-    files["README.md"] = _render("adapter_card.md.j2", **_card(store, view, list(kept)))
+    files["README.md"] = _render(
+        "adapter_card.md.j2", **_card(store, view, [run for run, _ in kept])
+    )
     return files
 
 
@@ -216,7 +218,7 @@ def _card(store: Store, view: StudyView, runs: list[RunView]) -> dict[str, Any]:
                 "dataset": spec.dataset.name,
                 "dataset_commit": sources.commit_of(spec.dataset.name) if sources else None,
                 "rank": spec.lora.r if spec.lora else None,
-                "alpha": spec.lora.lora_alpha if spec.lora else None,
+                "alpha": f"{spec.lora.lora_alpha:g}" if spec.lora else None,
                 "metric": summary.metric if summary else None,
                 "before": text.number(summary.base_value if summary else None),
                 "after": text.number(summary.final_value if summary else None),

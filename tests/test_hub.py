@@ -9,7 +9,9 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
+from safetensors.numpy import load_file
 
 from tests.conftest import MATRIX
 from tests.hub_server import TOKEN, Hub, Repo, running_hub
@@ -212,7 +214,7 @@ def test_a_mapped_folder_takes_the_repositorys_place(hub, folder):
 
 
 BENCH = """
-import sys
+import os, sys
 from pathlib import Path
 from harness.errors import HarnessError
 from harness.bench import bench
@@ -224,8 +226,9 @@ maps = dict(pair.split("=") for pair in sys.argv[2:])
 request = Request(matrix="tiny.yaml", output_dir=Path("study"), filters=(sys.argv[1],), maps=maps,
                   renders_report=False)
 preflight = (sys.executable, "-m", "tests.fake_preflight")
+command = None if "REAL_WORKER" in os.environ else COMMAND
 try:
-    sys.exit(bench(request, LocalLauncher(is_cold=True, command=COMMAND), JsonLines(),
+    sys.exit(bench(request, LocalLauncher(is_cold=True, command=command), JsonLines(),
                    preflight).exit_code)
 except HarnessError as error:
     print(error, file=sys.stderr)
@@ -307,3 +310,37 @@ def test_what_the_preflight_finds_stops_the_study(hub, folder):
     assert "column 'question' is missing" in refused.stderr
     assert bench(hub, folder, "grpo-micro.full.s0", FAKE_PREFLIGHT="crash").returncode == 0
     assert bench(hub, folder, "sft-micro", FAKE_PREFLIGHT="crash").returncode == 7
+
+
+def test_a_fetched_model_is_trained_and_its_adapter_kept_and_publishable(hub, folder):
+    """The real worker, on a model that only the server has."""
+    text = MATRIX.replace('"embedded:micro-llama"', MODEL, 1)
+    text = text.replace("seeds:", "keeps_adapters: true\nseeds:", 1)
+    (folder / "tiny.yaml").write_text(text.replace("max_steps: 3", "max_steps: 1"))
+    repo = hub.add("model", MODEL, {p.name: p.read_bytes() for p in ASSETS.iterdir()})
+    answer = bench(hub, folder, "sft-micro.lora.s0", REAL_WORKER="1", CUDA_VISIBLE_DEVICES="")
+    assert answer.returncode == 0, answer.stdout + answer.stderr
+    attempt = next(folder.glob("study/runs/*/attempt-1"))
+    result = json.loads((attempt / "result.json").read_text())
+    named = {"repository": MODEL, "kind": "model", "commit": repo.head, "is_mapped": False}
+    assert result["sources"] == [named]
+    assert "save" in (attempt / "phases.jsonl").read_text()
+    adapter = attempt / "adapter"
+    assert {p.name for p in adapter.iterdir()} == {
+        "adapter_config.json",
+        "adapter_model.safetensors",
+    }
+    config = json.loads((adapter / "adapter_config.json").read_text())
+    assert (config["base_model_name_or_path"], config["revision"]) == (MODEL, repo.head)
+    weights = load_file(adapter / "adapter_model.safetensors")
+    assert all("lora_" in name for name in weights)
+    assert any(np.any(w) for name, w in weights.items() if "lora_B" in name)  # zero before training
+    arguments = ("publish", "study", "--to", "me/adapter", "--what", "adapters")
+    answer = harness(hub, folder, *arguments, token=TOKEN)
+    assert answer.returncode == 0, answer.stderr
+    files = hub.repos[("models", "me/adapter")].commits[-1]
+    weights_file = adapter / "adapter_model.safetensors"
+    assert files["adapter_model.safetensors"] == weights_file.read_bytes()
+    card = files["README.md"].decode()
+    assert f'base_model: ["{MODEL}"]' in card
+    assert repo.head[:12] in card
