@@ -70,9 +70,8 @@ def fetch(is_json: bool, quiet: bool, **asked: Any) -> int:
 
     resolved = resolve(Request(**asked))
     known = read_sources(Store(resolved.output_dir))
-    is_silent = quiet or is_json
-    tell = (lambda _text: None) if is_silent else complain
-    obtained = obtain(resolved.specs, asked["maps"], known, tell, is_quiet=is_silent)
+    tell = (lambda _text: None) if quiet else complain
+    obtained = obtain(resolved.specs, asked["maps"], known, tell, is_quiet=quiet or is_json)
     for snapshot in obtained.snapshots:
         click.echo(_snapshot_line(snapshot, obtained.sources.endpoint, is_json=is_json))
     if not obtained.snapshots:

@@ -80,7 +80,10 @@ def test_fetch_brings_what_is_read_and_nothing_that_could_run(hub, folder):
     more = ("evil.py", "pytorch_model.bin", "original/consolidated.00.pth", "x.gguf")
     repo.commits[0] |= dict.fromkeys(more, b"no")
     hub.repos[("datasets", ROWS)].commits[0]["gsm8k.py"] = b"no"
-    found = lines(fetch(hub, folder, "--json"))
+    repo.commits[0]["config.json"] = b'{"auto_map": {"AutoModel": "evil.Model"}}'
+    answer = fetch(hub, folder, "--json")
+    assert f"model {MODEL} names Python code of its own (auto_map); it is not run" in answer.stderr
+    found = lines(answer)
     assert found[MODEL]["commit"] == repo.head
     there = {p.name for p in Path(found[MODEL]["folder"]).iterdir()}
     assert there == set(PLAIN)
@@ -320,6 +323,11 @@ def test_a_fetched_model_is_trained_and_its_adapter_kept_and_publishable(hub, fo
     repo = hub.add("model", MODEL, {p.name: p.read_bytes() for p in ASSETS.iterdir()})
     answer = bench(hub, folder, "sft-micro.lora.s0", REAL_WORKER="1", CUDA_VISIBLE_DEVICES="")
     assert answer.returncode == 0, answer.stdout + answer.stderr
+    # Fetched once by the supervisor; neither the worker nor PEFT's saving asked for anything more.
+    assert sum("config.json" in r and r.startswith("GET") for r in hub.requests) == len(
+        [n for n in repo.commits[0] if "config.json" in n]
+    )
+    assert {r.split("/")[1] for r in hub.requests} == {"api", MODEL.split("/")[0]}
     attempt = next(folder.glob("study/runs/*/attempt-1"))
     result = json.loads((attempt / "result.json").read_text())
     named = {"repository": MODEL, "kind": "model", "commit": repo.head, "is_mapped": False}
