@@ -19,16 +19,21 @@ from types import FrameType
 from harness import __version__
 from harness.engines import require_engines
 from harness.errors import ConfigError, NewerFormatError, RunsFailed, StudyError
+from harness.hub import Obtained, obtain
 from harness.launch import Launch, Launcher
 from harness.launch.watch import Limits
+from harness.mapping import check_maps
 from harness.parity import Resolved, undeclared_in_study
 from harness.plan import Plan, Request, make_plan, study_of
+from harness.preflight import COMMAND as PREFLIGHT
+from harness.preflight import check_sources
 from harness.progress import Display, Event
 from harness.record import Record, Status
 from harness.recovery import recover, utc_text
 from harness.report import render_report
 from harness.schedule import Conditions, Schedule
 from harness.slots import Slot, hold, processes
+from harness.sources import needs, read_sources, write_sources
 from harness.spec import RunSpec
 from harness.store import Store
 from harness.view import StudyView, load_view
@@ -52,19 +57,42 @@ class Outcome:
         return 0 if is_ok else RunsFailed.exit_code
 
 
-def bench(request: Request, launcher: Launcher, display: Display) -> Outcome:
+def bench(
+    request: Request,
+    launcher: Launcher,
+    display: Display,
+    preflight: Sequence[str] = PREFLIGHT,
+) -> Outcome:
     """Run a matrix to the end, or on from where it stopped.
 
-    Raises: ConfigError, MachineError or StudyError before anything is trained; ConfigError too if
-    finished arms turn out to differ in what the matrix did not declare.
+    `preflight` is the program that looks at models and datasets. Raises: ConfigError, MachineError
+    or StudyError before anything is trained; ConfigError too if finished arms turn out to differ in
+    what the matrix did not declare.
     """
     plan = make_plan(request)
     store = Store(plan.output_dir)
     store.prepare()
-    with store.lock(), _signals() as signals, display:
+    with store.lock():
         store.sweep()
-        store.write_study(study_of(store, plan, request))
-        desk = Desk(store, launcher, display, plan, signals)
+        study = study_of(store, plan, request)
+        # Before signals are caught: Ctrl-C ends a download at once.
+        obtained = _obtain(store, plan, request, display, preflight)
+        store.write_study(study)
+        if obtained.snapshots:
+            write_sources(store, obtained.sources)
+        return _bench(request, launcher, display, store, plan, obtained)
+
+
+def _bench(
+    request: Request,
+    launcher: Launcher,
+    display: Display,
+    store: Store,
+    plan: Plan,
+    obtained: Obtained,
+) -> Outcome:
+    with _signals() as signals, display:
+        desk = Desk(store, launcher, display, plan, signals, obtained)
         for spec in plan.specs:
             desk.note(spec, _known_record(store, spec, display))
         desk.refuse_undeclared()
@@ -83,6 +111,32 @@ def bench(request: Request, launcher: Launcher, display: Display) -> Outcome:
     return Outcome(store, statuses, signals[0] if signals else None, view)
 
 
+def _obtain(
+    store: Store, plan: Plan, request: Request, display: Display, preflight: Sequence[str]
+) -> Obtained:
+    """Put what the runs read on this machine and look at it, unless every run is done."""
+
+    def tell(text: str) -> None:
+        display.emit(Event("note", text, {}))
+
+    known = read_sources(store)
+    if all(_is_finished(store, spec, request) for spec in plan.specs):
+        check_maps(request.maps, needs(plan.specs), known)
+        return Obtained()
+    is_quiet = not display.has_bars
+    obtained = obtain(plan.specs, request.maps, known, tell, is_quiet=is_quiet)
+    for note in check_sources(plan.specs, obtained.places, preflight):
+        tell(note)
+    return obtained
+
+
+def _is_finished(store: Store, spec: RunSpec, request: Request) -> bool:
+    try:
+        return _is_done(store.read_record(spec.run_id), request)
+    except StudyError:  # set aside and sealed again later on
+        return False
+
+
 def write_report(store: Store) -> StudyView:
     """Render a study's report into its folder, and return the study as it was read."""
     view = load_view(store)
@@ -99,6 +153,7 @@ class Desk:
     display: Display
     plan: Plan
     signals: Sequence[int]
+    obtained: Obtained = field(default_factory=Obtained)
     records: dict[str, Record | None] = field(default_factory=dict)
     undeclared: list[str] = field(default_factory=list)
     _resolved: list[Resolved] = field(default_factory=list)
@@ -127,7 +182,12 @@ class Desk:
 def _run(request: Request, desk: Desk, pending: Sequence[RunSpec], slots: Sequence[Slot]) -> None:
     matrix = desk.plan.loaded.matrix
     conditions = Conditions(
-        launch=Launch(sampler_hz=request.sampler_hz, memory_limit_bytes=request.memory_limit_bytes),
+        launch=Launch(
+            sampler_hz=request.sampler_hz,
+            memory_limit_bytes=request.memory_limit_bytes,
+            places=desk.obtained.places,
+            sources=desk.obtained.read,
+        ),
         limits=Limits(
             timeout_s=request.timeout_s or matrix.timeout_s,
             stall_s=request.stall_s or matrix.stall_s,

@@ -18,10 +18,13 @@ import click
 from harness import __version__
 from harness.browse import matrix, runs
 from harness.errors import EXIT_INTERRUPTED, ConfigError, HarnessError, StudyError
+from harness.exchange import fetch, publish
 from harness.options import (
     BUDGET,
     JSON,
+    MAP,
     MATRIX,
+    OFFLINE,
     POSITIVE,
     STUDY,
     Commands,
@@ -71,13 +74,11 @@ def run(arguments: Sequence[str]) -> int:
         return error.exit_code
     except click.exceptions.Exit as error:
         return error.exit_code
-    except click.Abort:
+    except (click.Abort, KeyboardInterrupt):
         return EXIT_INTERRUPTED
     except click.ClickException as error:
         error.show(sys.stderr)
         return 2
-    except KeyboardInterrupt:
-        return EXIT_INTERRUPTED
     except BrokenPipeError:
         sys.stderr.close()
         return 0
@@ -95,8 +96,8 @@ def cli() -> None:
     """
 
 
-cli.add_command(runs)
-cli.add_command(matrix)
+for command in (runs, matrix, fetch, publish):
+    cli.add_command(command)
 
 
 # Every option but launcher, cold, dry-run, json and quiet is a field of bench.Request, by its name there.
@@ -189,6 +190,8 @@ cli.add_command(matrix)
 )
 @click.option("--cold", "is_cold", is_flag=True, help="a fresh interpreter per run, not a fork")
 @click.option("--dry-run", is_flag=True, help="list the runs and stop")
+@MAP
+@OFFLINE
 @JSON
 @click.option("--quiet", "-q", is_flag=True, help="problems only")
 def bench(

@@ -19,15 +19,12 @@ EXIT_INTERRUPTED = 130
 
 
 class HarnessError(Exception):
-    """An error whose message is meant for the user; shown without a traceback."""
+    """An error whose message is meant for the user; shown without a traceback.
+
+    Carries every problem found, so that one pass mends all.
+    """
 
     exit_code = 1
-
-
-class ConfigError(HarnessError):
-    """A usage or configuration error. Carries every problem found, so that one pass mends all."""
-
-    exit_code = 2
 
     def __init__(self, *problems: str) -> None:
         self.problems = problems
@@ -36,6 +33,12 @@ class ConfigError(HarnessError):
         else:
             message = f"{len(problems)} problems:\n" + "\n".join(f"  - {p}" for p in problems)
         super().__init__(message)
+
+
+class ConfigError(HarnessError):
+    """A usage or configuration error."""
+
+    exit_code = 2
 
 
 class RunsFailed(HarnessError):  # noqa: N818 - it says what happened

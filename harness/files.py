@@ -13,6 +13,9 @@ from pathlib import Path
 
 from harness.errors import MachineError
 
+# A trained adapter, in PEFT's own names, where the matrix asks to keep it.
+ADAPTER = "adapter"
+ADAPTER_FILES = (f"{ADAPTER}/adapter_config.json", f"{ADAPTER}/adapter_model.safetensors")
 # An attempt's raw files, hashed when it is sealed.
 RAW_FILES = frozenset(
     {
@@ -25,6 +28,7 @@ RAW_FILES = frozenset(
         "resolved_config.json",
         "environment.json",
         "unusable_rows.txt",
+        *ADAPTER_FILES,
     }
 )
 
@@ -60,12 +64,16 @@ def disk_errors(path: Path) -> Iterator[None]:
 
 
 def hash_files(attempt: Path) -> dict[str, str]:
-    """Hash an attempt's raw files: name → SHA-256 in hex."""
+    """Hash an attempt's raw files: name → SHA-256 in hex. Never holds a whole file in memory."""
     return {
-        path.name: hashlib.sha256(path.read_bytes()).hexdigest()
-        for path in sorted(attempt.iterdir())
-        if path.name in RAW_FILES
+        name: hash_file(attempt / name) for name in sorted(RAW_FILES) if (attempt / name).is_file()
     }
+
+
+def hash_file(path: Path) -> str:
+    """SHA-256 of a file's content, in hex."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def short(path: Path) -> str:

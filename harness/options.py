@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -70,6 +71,32 @@ def parse_settings(
     return values
 
 
+def parse_maps(
+    _ctx: click.Context, _param: click.Parameter, pairs: Sequence[str]
+) -> dict[str, str]:
+    """Parse REPOSITORY=FOLDER pairs; the first '=' parts them."""
+    folders: dict[str, str] = {}
+    problems: list[str] = []
+    for pair in pairs:
+        name, _, folder = pair.partition("=")
+        if not name or not folder:
+            problems.append(
+                f"found {_short(pair)}, expected REPOSITORY=FOLDER, e.g. "
+                "meta-llama/Llama-3.1-8B=/models/llama"
+            )
+        elif folders.setdefault(name, folder) != folder:
+            problems.append(f"{name} is given two folders; expected one")
+    if problems:
+        raise click.BadParameter("\n".join(problems))
+    return folders
+
+
+def go_offline(_ctx: click.Context, _param: click.Parameter, is_offline: bool) -> None:
+    """Keep this process, and those it starts, from the Hub."""
+    if is_offline:  # read by huggingface_hub when it is imported, here and in every worker
+        os.environ["HF_HUB_OFFLINE"] = "1"
+
+
 def _seed(digits: str, text: str) -> int:
     if not digits.isdecimal():
         raise click.BadParameter(f"found {_short(text)}, expected seeds such as 0,1,2 or 0-4")
@@ -113,5 +140,20 @@ BUDGET = click.option(
     help="how long each pair trains, where the matrix has budgets; default the matrix's own",
 )
 JSON = click.option("--json", "is_json", is_flag=True, help="machine-readable answer on stdout")
+MAP = click.option(
+    "--map",
+    "maps",
+    multiple=True,
+    callback=parse_maps,
+    metavar="REPOSITORY=FOLDER",
+    help="a folder that takes a repository's place, e.g. meta-llama/Llama-3.1-8B=/models/llama",
+)
+OFFLINE = click.option(
+    "--offline",
+    is_flag=True,
+    expose_value=False,
+    callback=go_offline,
+    help="use what is in the cache; never touch the network (as HF_HUB_OFFLINE=1)",
+)
 STUDY = click.argument("study", type=click.Path(path_type=Path), default=Path("results/cpu"))
 POSITIVE = click.IntRange(min=1)

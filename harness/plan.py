@@ -69,7 +69,7 @@ class Plan(Resolved):
 
 
 def make_plan(request: Request) -> Plan:
-    """Resolve a request without touching a study.
+    """Resolve a request, and find where it could run, without touching a study.
 
     Raises: ConfigError listing what is wrong with it; MachineError if the device is missing, or has
     too few GPUs for an arm.

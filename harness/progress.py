@@ -57,6 +57,8 @@ class Event:
 class Display(Protocol):
     """Shows a matrix running. A context manager around the whole of it."""
 
+    has_bars: bool  # whether a download may draw its own bars on stderr before it
+
     def __enter__(self) -> Display: ...
 
     def __exit__(self, *exc: object) -> None: ...
@@ -72,6 +74,8 @@ class Display(Protocol):
 
 class Quiet:
     """Shows problems alone."""
+
+    has_bars = False
 
     def __init__(self, stream: TextIO | None = None) -> None:
         self._stream = stream or sys.stderr
@@ -153,6 +157,8 @@ class JsonLines(Quiet):
 
 class LiveTable(Quiet):
     """A live table on a terminal: a line a run under way, a bar for the matrix."""
+
+    has_bars = True
 
     def __init__(self, console: Console) -> None:
         super().__init__()

@@ -4,7 +4,7 @@ A file that matters is written to a temporary name, synced and renamed, so it is
 lock is the kernel's (released when its holder dies, however it dies). `record.json` is written last:
 a run is done when it is valid. An attempt is never deleted or reused.
 
-    <study>/study.json
+    <study>/study.json, sources.json (`sources`)
     <study>/runs/<run_id>/spec.json, record.json, attempt-1/ …
     <study>/report/
 """
@@ -66,9 +66,9 @@ class Store:
 
         Raises: StudyError if another process holds it.
         """
+        lock = FileLock(self.root / ".lock")
         with disk_errors(self.root):
             try:
-                lock = FileLock(self.root / ".lock")
                 lock.acquire(timeout=0)
             except Timeout:
                 raise StudyError(
@@ -99,7 +99,7 @@ class Store:
                 f"{str(self.root)!r} holds no study (no study.json); expected a folder that "
                 "`harness bench` made"
             )
-        return _read_model(path, Study)
+        return read_model(path, Study)
 
     def run_dir(self, run_id: str) -> Path:
         """The folder of a run."""
@@ -118,7 +118,7 @@ class Store:
         path = self.run_dir(run_id) / "spec.json"
         if not path.is_file():
             return None
-        spec = _read_model(path, RunSpec)
+        spec = read_model(path, RunSpec)
         if spec.run_id != run_id:
             raise StudyError(f"{short(path)}: is not the spec of this run; it was changed")
         return spec
@@ -128,8 +128,8 @@ class Store:
         folder = self.run_dir(run_id)
         if not folder.is_dir():
             return []
-        found = [(int(m[1]), p) for p in folder.iterdir() if (m := _ATTEMPT.match(p.name))]
-        return [path for _, path in sorted(found)]
+        found = sorted((int(m[1]), p) for p in folder.iterdir() if (m := _ATTEMPT.match(p.name)))
+        return [path for _, path in found]
 
     def new_attempt(self, run_id: str) -> Path:
         """Make the folder of a run's next attempt."""
@@ -150,13 +150,13 @@ class Store:
     def read_attempt(self, attempt: Path) -> Attempt | None:
         """Read how an attempt ended, or None if no supervisor saw it end."""
         path = attempt / "attempt.json"
-        return _read_model(path, Attempt) if path.is_file() else None
+        return read_model(path, Attempt) if path.is_file() else None
 
     def read_sampler(self, attempt: Path) -> SamplerSummary | None:
         """Read the sampler's summary, or None if it left none that can be read."""
         path = attempt / "sampler.json"
         try:
-            return _read_model(path, SamplerSummary) if path.is_file() else None
+            return read_model(path, SamplerSummary) if path.is_file() else None
         except StudyError:
             return None
 
@@ -192,7 +192,7 @@ class Store:
         path = self.run_dir(run_id) / "record.json"
         if not path.is_file():
             return None
-        record = _read_model(path, Record)
+        record = read_model(path, Record)
         if record.run_id != run_id:
             raise StudyError(
                 f"{short(path)}: names run {record.run_id!r}, expected {run_id!r}; it was moved or "
@@ -238,7 +238,7 @@ class Store:
 
     @property
     def report_dir(self) -> Path:
-        """The folder of the report."""
+        """The report's folder."""
         return self.root / "report"
 
     def write_report(self, files: Mapping[str, bytes]) -> None:
@@ -257,7 +257,8 @@ class Store:
             write_atomically(path, content)
 
 
-def _read_model(path: Path, kind: type[M]) -> M:
+def read_model(path: Path, kind: type[M]) -> M:
+    """Read a file of a study. Raises: StudyError if it is not one that this harness can read."""
     try:
         text = path.read_text(encoding="utf-8")
         _refuse_newer(path, text)
@@ -288,8 +289,7 @@ def _refuse_newer(path: Path, text: str) -> None:
 def _read_lines(path: Path, kind: type[M]) -> Iterator[M]:
     if not path.is_file():
         return
-    lines = path.read_bytes().splitlines()
-    for number, line in enumerate(lines):
+    for number, line in enumerate(lines := path.read_bytes().splitlines()):
         try:
             yield kind.model_validate_json(line)
         except ValidationError:

@@ -5,7 +5,7 @@ from typing import Any
 import click
 import pytest
 
-from harness.options import parse_seeds, parse_settings
+from harness.options import parse_maps, parse_seeds, parse_settings
 
 CONTEXT = click.Context(click.Command("x"))
 PARAMETER = click.Option(["--x"])
@@ -86,3 +86,12 @@ def test_a_value_that_json_has_no_form_for_is_one_short_sentence(text, expected)
 def test_all_settings_that_are_wrong_are_listed_at_once():
     message = refusal(parse_settings, ["a=.nan", "b", "c=1", "d=['"])
     assert len(message.splitlines()) == 3
+
+
+def test_maps_are_repositories_with_a_folder_each():
+    given = ("meta-llama/Llama-3.1-8B=/models/a=b", "a/b=/c")
+    found = parse_maps(CONTEXT, PARAMETER, given)
+    assert found == {"meta-llama/Llama-3.1-8B": "/models/a=b", "a/b": "/c"}
+    said = refusal(parse_maps, ("a/b", "=/c", "c/d=", "e/f=/1", "e/f=/2"))
+    assert said.count("expected REPOSITORY=FOLDER") == 3
+    assert "e/f is given two folders" in said

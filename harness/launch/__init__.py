@@ -14,7 +14,7 @@ from typing import Protocol, Self
 
 from pydantic import Field
 
-from harness.record import Exit
+from harness.record import Exit, Source
 from harness.spec import Count, Frozen, Parallel, PositiveInt
 
 # Set by whoever starts a worker that shall not outlive it: the starter's process id. The worker's
@@ -35,6 +35,7 @@ class Launch(Frozen):
     sampler_hz: float = 20.0
     # Repository → the folder that holds it here; absent for what ships with the harness.
     places: dict[str, str] = Field(default_factory=dict)
+    sources: tuple[Source, ...] = ()  # the same repositories, at which commits
 
     @property
     def gpu(self) -> str | None:
