@@ -28,6 +28,7 @@ from harness.options import (
     parse_seeds,
     parse_settings,
 )
+from harness.planning import plan
 
 if TYPE_CHECKING:
     from harness.bench import Outcome
@@ -94,6 +95,7 @@ def cli() -> None:
 
 cli.add_command(runs)
 cli.add_command(matrix)
+cli.add_command(plan)
 
 
 # Every option but the last four is a field of bench.Request, by its name there.

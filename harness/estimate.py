@@ -22,7 +22,7 @@ from harness.rates import RateCard
 from harness.sizes import ParameterGroups, count_groups, count_lora
 from harness.spec import Frozen, RunSpec
 from harness.text import memory as in_gib
-from harness.workload import CHECKPOINT_BYTES, Workload
+from harness.workload import CHECKPOINT_BYTES, Pool, Workload
 
 MOST_GPUS = 64  # where the search for the smallest number that fits ends
 ADAPTER_BYTES = 4  # PEFT keeps an adapter in float32 over a base of any precision
@@ -100,20 +100,33 @@ def pool_problem(facts: ModelFacts, load: Workload, gpu_bytes: int) -> str | Non
     if load.pool is None or load.length is None:
         return None
     pool = _pool(load, gpu_bytes).bytes
-    weights = facts.parameters * CHECKPOINT_BYTES // load.pool.tensor_parallel
-    per_token = cache_elements(facts) * 2 * CHECKPOINT_BYTES // load.pool.tensor_parallel
+    weights, per_token = _vllm_needs(facts, load.pool)
     need = weights + per_token * (load.pool.longest or load.length)
-    if need > pool:
-        return (
-            f"vLLM's pool of {in_gib(pool)} does not hold the model in bfloat16 and the cache of one "
-            f"sequence ({in_gib(need)}); raise vllm_gpu_memory_utilization"
-        )
-    if load.pool.longest is None:
-        return (
-            "vllm_max_model_length is not set, so vLLM's pool must hold a sequence of the model's whole "
-            f"context; {in_gib(pool)} hold {(pool - weights) // per_token:,} tokens at most"
-        )
-    return None
+    if need <= pool:
+        return None
+    return (
+        f"vLLM's pool of {in_gib(pool)} does not hold the model in bfloat16 and the cache of one "
+        f"sequence ({in_gib(need)}); raise vllm_gpu_memory_utilization"
+    )
+
+
+def pool_note(facts: ModelFacts, load: Workload, gpu_bytes: int) -> str | None:
+    """Say how long a model's context may be where a matrix leaves it to vLLM; None where it does not."""
+    if load.pool is None or load.pool.longest is not None:
+        return None
+    pool = _pool(load, gpu_bytes).bytes
+    weights, per_token = _vllm_needs(facts, load.pool)
+    room = max(0, pool - weights) // per_token
+    return (
+        "vllm_max_model_length is not set: vLLM starts only if its pool holds a sequence of the model's "
+        f"whole context, and {in_gib(pool)} hold {room:,} tokens"
+    )
+
+
+def _vllm_needs(facts: ModelFacts, pool: Pool) -> tuple[int, int]:
+    """Bytes of vLLM's weights, and of a token in its cache, per GPU; activations left out."""
+    weights = facts.parameters * CHECKPOINT_BYTES // pool.tensor_parallel
+    return weights, 2 * cache_elements(facts) * CHECKPOINT_BYTES // pool.tensor_parallel
 
 
 def _states(

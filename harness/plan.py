@@ -50,12 +50,18 @@ class Request:
 
 
 @dataclass(frozen=True)
-class Plan:
-    """A matrix resolved to the runs of this command."""
+class Resolved:
+    """A matrix resolved to the runs of a command, wherever they may run."""
 
     loaded: LoadedMatrix
     specs: tuple[RunSpec, ...]
     output_dir: Path
+
+
+@dataclass(frozen=True)
+class Plan(Resolved):
+    """The runs of a command, and the places of this machine for them."""
+
     slots: tuple[Slot, ...]  # where it could run
     jobs: int  # how many of them it takes
 
@@ -65,15 +71,30 @@ def make_plan(request: Request) -> Plan:
 
     Raises: ConfigError listing what is wrong with it; MachineError if the device is missing.
     """
+    found = resolve(request)
+    slots = find_slots(found.loaded.matrix, request.device)
+    jobs = count_jobs(slots, request.jobs)
+    return Plan(found.loaded, found.specs, found.output_dir, slots, jobs)
+
+
+def resolve(request: Request) -> Resolved:
+    """Resolve a request without a look at the machine.
+
+    Raises: ConfigError listing what is wrong with it.
+    """
     loaded = load_matrix(request.matrix)
+    # Named budgets: this is the place to put the budgeted matrix into `loaded`, before the checks.
+    if request.budget is not None:
+        raise ConfigError(
+            f"--budget {request.budget}: matrix {loaded.matrix.name!r} has no budgets"
+        )
     with_overrides(loaded.matrix, request.overrides)
     seeds = request.seeds
     if seeds is not None and (not seeds or len(set(seeds)) != len(seeds)):
         raise ConfigError(f"--seeds gives {list(seeds)}; expected one or more distinct seeds")
     specs = select(expand(loaded.matrix, request.overrides, seeds), request.filters)
     output_dir = request.output_dir or Path("results") / loaded.matrix.name
-    slots = find_slots(loaded.matrix, request.device)
-    return Plan(loaded, tuple(specs), output_dir, slots, count_jobs(slots, request.jobs))
+    return Resolved(loaded, tuple(specs), output_dir)
 
 
 def study_of(store: Store, plan: Plan, request: Request) -> Study:
