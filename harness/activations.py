@@ -63,7 +63,7 @@ def layer_bytes_per_token(spec: RunSpec, facts: ModelFacts, load: Workload) -> i
     attention = 5 * query * size.compute + 4 * facts.heads
     mlp = 4 * ffn * size.compute  # gate, its activation, up, their product
     if not is_full and not load.has_autocast and load.weight_bytes == 2:
-        inputs += 4 * (5 * hidden + query + ffn)  # an adapter's input in its own float32
+        inputs = 4 * (5 * hidden + query + ffn)  # an adapter's input in its own float32
     return norms + inputs + attention + mlp
 
 

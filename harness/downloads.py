@@ -76,13 +76,13 @@ def access_steps(repository: str) -> str:
     )
 
 
-def hub_cache() -> CacheSize:
+def hub_cache(folder: Path | None = None) -> CacheSize:
     """Read how many bytes of each repository the Hub's cache holds, without the network."""
     from huggingface_hub import scan_cache_dir
     from huggingface_hub.errors import CacheNotFound
 
     try:
-        repos = scan_cache_dir().repos
+        repos = scan_cache_dir(folder).repos
     except (CacheNotFound, OSError):
         repos = frozenset()
     sizes = {(repo.repo_type, repo.repo_id): int(repo.size_on_disk) for repo in repos}

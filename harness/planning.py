@@ -88,14 +88,14 @@ def parse_money(text: str | None) -> float | None:
     Raises: ConfigError for an amount without a currency, or in another one.
     """
     words = (text or "").strip().lower()
-    amount = re.fullmatch(r"(\$?)\s*(\d+(?:\.\d+)?)\s*([a-z€£]*)", words)
-    if amount is None:
+    if not re.search(r"[\d$€£]", words):
         return None
-    dollar, value, currency = amount.groups()
-    if (dollar and currency in ("", "usd")) or currency == "usd":
-        return float(value)
+    amount = re.fullmatch(r"(?:\$\s*)?(\d{1,9}(?:\.\d+)?)\s*(?:usd)?", words)
+    if amount and ("$" in words or "usd" in words):
+        return float(amount.group(1))
     raise ConfigError(
-        f"--budget {text!r}: expected short, standard or full, or an amount in US dollars such as 50usd"
+        f"--budget {words[:80]!r}: expected short, standard or full, or an amount in US dollars such as "
+        "50usd"
     )
 
 
