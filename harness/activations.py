@@ -131,7 +131,8 @@ def generation(facts: ModelFacts, load: Workload, size: ElementBytes) -> Term:
 
 def evaluation(spec: RunSpec, facts: ModelFacts, load: Workload, size: ElementBytes) -> Term:
     """Count what the harness's own held-out evaluation takes."""
-    rows = min(spec.evaluation.batch_size, spec.dataset.test_rows)
+    each_row = spec.evaluation.samples_per_prompt if spec.task == "grpo" else 1
+    rows = min(spec.evaluation.batch_size, spec.dataset.test_rows * each_row)
     tokens = rows * (load.length or 0)
     if spec.task == "grpo":
         each = cache_bytes_per_token(facts, size)

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from itertools import accumulate, pairwise
 
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from harness.activations import Term
 from harness.downloads import Repository
 from harness.outlook import ArmOutlook, Purse
 from harness.spec import Matrix
@@ -77,8 +79,8 @@ def _arm(out: Console, arm: ArmOutlook) -> None:
     if arm.memory is not None:
         table = _table("  term", "GiB", "what")
         table.columns[1].justify = "right"
-        for term in arm.memory.terms:
-            table.add_row(f"  {term.name}", _gib(term.bytes), Text(harmless(term.note)))
+        for term, gib in zip(arm.memory.terms, shown_gib(arm.memory.terms), strict=True):
+            table.add_row(f"  {term.name}", gib, Text(harmless(term.note)))
         table.add_row("  total", _gib(arm.memory.total_bytes), f"of {_gib(arm.gpu_bytes)} per GPU")
         out.print(table)
     _say(out, f"  {arm.verdict}", "yellow" if arm.fits is False else "")
@@ -87,6 +89,15 @@ def _arm(out: Console, arm: ArmOutlook) -> None:
         _say(out, f"  note: {note}")
     for reason in arm.skips:
         _say(out, f"  would be skipped: {reason}", "yellow")
+
+
+def shown_gib(terms: Sequence[Term]) -> list[str]:
+    """Write terms in GiB so that what is shown adds up to the total that is shown.
+
+    Each is the step between two rounded running sums, so it is off by a hundredth at most.
+    """
+    sums = [round(total / 2**30, 2) for total in accumulate((t.bytes for t in terms), initial=0)]
+    return [f"{after - before:.2f}" for before, after in pairwise(sums)]
 
 
 def _price(arm: ArmOutlook) -> str:

@@ -7,6 +7,7 @@ price from the rate card's assumptions.
 from __future__ import annotations
 
 import json
+import os
 import re
 from collections.abc import Iterable
 from pathlib import Path
@@ -19,7 +20,9 @@ from harness.options import FILTER, JSON, MATRIX, SEEDS, SETTINGS
 
 if TYPE_CHECKING:
     from harness.downloads import Repository
+    from harness.measure.gpus import GpuList
     from harness.outlook import ArmOutlook, Ground, Purse
+    from harness.rates import RateCard
 
 EXAMPLES = """\b
 Examples:
@@ -55,6 +58,7 @@ def plan(
 ) -> int:
     """Say what a matrix needs, what it would cost, and what is missing."""
     from harness.downloads import has_hub_token, hub_cache, list_repositories
+    from harness.measure.gpus import list_gpus
     from harness.outlook import outlook, spend
     from harness.plan import Request, resolve
     from harness.plan_tables import print_plan
@@ -64,7 +68,7 @@ def plan(
     request = Request(**asked, budget=None if limit_usd is not None else budget)
     card = load_rates(rate_card)
     found = resolve(request)
-    ground, note = look_around(card, gpu)
+    ground, note = look_around(card, gpu, list_gpus(), os.environ.get("CUDA_VISIBLE_DEVICES"))
     repositories = list_repositories(
         found.specs, request.maps, hub_cache(), has_token=has_hub_token()
     )
@@ -99,18 +103,17 @@ def parse_money(text: str | None) -> float | None:
     )
 
 
-def look_around(card: Any, gpu: str | None) -> tuple[Ground, str]:
+def look_around(
+    card: RateCard, gpu: str | None, found: GpuList, cuda_visible_devices: str | None
+) -> tuple[Ground, str]:
     """Choose the GPU that a plan reckons with, and say which: asked for, this machine's, the card's.
 
     Raises: ConfigError if the card has no such GPU.
     """
-    import os
-
-    from harness.measure.gpus import list_gpus, visible_gpus
+    from harness.measure.gpus import visible_gpus
     from harness.outlook import Ground
 
-    found = list_gpus()
-    gpus = visible_gpus(found.gpus, os.environ.get("CUDA_VISIBLE_DEVICES"))
+    gpus = visible_gpus(found.gpus, cuda_visible_devices)
     sizes = sorted((g.total_bytes, g.name) for g in gpus if g.total_bytes is not None)
     assumed = "; every speed, price and overhead is an assumption (--rate-card replaces them)"
     if gpu is None and sizes:

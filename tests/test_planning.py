@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import json
+import re
+from decimal import Decimal
 from pathlib import Path
 
 import pytest
 
 from harness import cli
 from harness.errors import ConfigError
-from harness.planning import parse_money
+from harness.measure.gpus import Gpu, GpuList
+from harness.planning import look_around, parse_money
 from harness.rates import SHIPPED
 from tests.conftest import MATRIX as TINY
-from tests.plan_matrix import MATRIX
+from tests.plan_matrix import CARD, MATRIX
 
 
 @pytest.fixture
@@ -43,6 +46,19 @@ def test_a_plan_needs_no_gpu_and_leaves_no_file(typed, tmp_path):
     assert "does not fit one 80 GB GPU" in out
     assert "fits one 80 GB GPU" in out
     assert {p.name for p in tmp_path.iterdir()} == {"eight.yaml", "tiny.yaml"}
+
+
+def test_the_printed_table_adds_up_to_its_printed_total(typed):
+    _, out, _ = typed("-m", "eight.yaml")
+    sums, terms = [], Decimal(0)
+    for line in out.splitlines():
+        found = re.match(r"  (\w[\w ]*?) +(\d+\.\d\d)  ", line)
+        if found and found.group(1) == "total":
+            sums.append(terms - Decimal(found.group(2)))
+            terms = Decimal(0)
+        elif found:
+            terms += Decimal(found.group(2))
+    assert sums == [0] * 5
 
 
 def test_json_adds_up(typed):
@@ -111,6 +127,7 @@ def test_shapes_outside_the_catalog_are_unknown(typed, matrix):
         (["-m", "eight.yaml", "--filter", "lora-r11"], "did you mean 'lora-r1'"),
         (["-m", "eight.yaml", "--seeds", "1,1"], "distinct seeds"),
         (["-m", "eight.yaml", "--budget", "50eur"], "amount in US dollars such as 50usd"),
+        (["-m", "eight.yaml", "--budget", "short"], "has no budgets"),
         (["-m", "eight.yaml", "--gpu", "H100"], "not on the rate card"),
         (["-m", "eight.yaml", "--rate-card", "none.yaml"], "can't be read"),
         (["-m", "eight.yaml", "--rate-card", "tiny.yaml"], "is no key of a rate card"),
@@ -136,3 +153,45 @@ def test_names_are_no_money(text):
 def test_other_amounts_are_refused(text):
     with pytest.raises(ConfigError, match="such as 50usd"):
         parse_money(text)
+
+
+def gpu(index: int, name: str, mebibytes: int | None) -> Gpu:
+    return Gpu(
+        index=index,
+        uuid=f"GPU-{index}",
+        name=name,
+        total_bytes=None if mebibytes is None else mebibytes * 2**20,
+        driver_version="590.1",
+        cuda_driver_version="13.0",
+        is_mig_enabled=False,
+        mig_uuids=(),
+        processes=(),
+    )
+
+
+def test_the_smallest_visible_gpu_of_the_machine_counts():
+    found = GpuList((gpu(0, "NVIDIA A100-SXM4-80GB", 81920), gpu(1, "NVIDIA L40S", 46068)))
+    ground, note = look_around(CARD, None, found, None)
+    assert (ground.here, ground.memory_bytes, ground.size) == (2, 46068 * 2**20, "48 GB")
+    assert ground.rates == CARD.gpus["L40S 48GB"]
+    assert "2 × NVIDIA L40S" in note
+    ground, _ = look_around(CARD, None, found, "0")
+    assert (ground.here, ground.rates) == (1, CARD.gpus["A100 80GB"])
+
+
+def test_a_gpu_that_the_card_does_not_know_keeps_its_memory_and_borrows_speed():
+    ground, note = look_around(CARD, None, GpuList((gpu(0, "Tesla T4", 15360),)), None)
+    assert (ground.memory_bytes, ground.size) == (15360 * 2**20, "16 GB")
+    assert "not on the rate card: speed and price of H100 80GB" in note
+
+
+def test_a_gpu_asked_for_is_planned_for_whatever_is_here():
+    here = GpuList((gpu(0, "Tesla T4", 15360),))
+    ground, _ = look_around(CARD, "H200 141GB", here, None)
+    assert (ground.name, ground.here) == ("H200 141GB", None)
+
+
+def test_no_gpu_says_why():
+    ground, note = look_around(CARD, None, GpuList((), "no NVML: a test"), None)
+    assert (ground.name, ground.here) == ("H100 80GB", 0)
+    assert note.startswith("no GPU here (no NVML: a test)")
