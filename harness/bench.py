@@ -97,7 +97,6 @@ def _bench(
             desk.note(spec, _known_record(store, spec, display))
         desk.refuse_undeclared()
         pending = [s for s in plan.specs if not _is_done(desk.records[s.run_id], request)]
-        require_engines(pending)
         needed = max(1, sum(processes(spec) for spec in pending))
         with hold(plan.slots, min(plan.places, needed)) as (slots, shared):
             display.emit(_plan_event(plan, slots, len(plan.specs) - len(pending)))
@@ -120,9 +119,11 @@ def _obtain(
         display.emit(Event("note", text, {}))
 
     known = read_sources(store)
-    if all(_is_finished(store, spec, request) for spec in plan.specs):
+    pending = [spec for spec in plan.specs if not _is_finished(store, spec, request)]
+    if not pending:
         check_maps(request.maps, needs(plan.specs), known)
         return Obtained()
+    require_engines(pending)
     is_quiet = not display.has_bars
     obtained = obtain(plan.specs, request.maps, known, tell, is_quiet=is_quiet)
     for note in check_sources(plan.specs, obtained.places, preflight):

@@ -32,6 +32,7 @@ from harness.options import (
     parse_seeds,
     parse_settings,
 )
+from harness.planning import plan
 
 if TYPE_CHECKING:
     from harness.bench import Outcome
@@ -96,7 +97,7 @@ def cli() -> None:
     """
 
 
-for command in (runs, matrix, fetch, publish):
+for command in (runs, matrix, plan, fetch, publish):
     cli.add_command(command)
 
 

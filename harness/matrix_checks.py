@@ -59,7 +59,9 @@ def applied_overrides(task: Task, overrides: _Data) -> _Data:
 
 def embedded_models() -> list[str]:
     """The names that 'embedded:NAME' may take."""
-    return sorted(p.name for p in _EMBEDDED.iterdir() if p.is_dir()) if _EMBEDDED.is_dir() else []
+    return (
+        sorted(p.parent.name for p in _EMBEDDED.glob("*/config.json")) if _EMBEDDED.is_dir() else []
+    )
 
 
 def _check_names(pair: _Data, at: str) -> Iterator[str]:

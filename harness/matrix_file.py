@@ -96,14 +96,20 @@ def place(path: Iterable[str | int], where: str, root: Node | None) -> str:
     return f"{where}{f':{line}' if line else ''}: {'.'.join(map(str, path))}"
 
 
-def explain(detail: Any, where: str, root: Node | None, model: type[BaseModel]) -> str:
+def explain(
+    detail: Any,
+    where: str,
+    root: Node | None,
+    model: type[BaseModel],
+    kind_of_file: str = "a matrix",
+) -> str:
     """Say one pydantic error of a model in a sentence: where, found, expected, what to do."""
     path = [part for part in detail["loc"] if part != "[key]"]
     at = place(path, where, root)
     kind = detail["type"]
     if kind == "extra_forbidden":
         known = _fields_at(model, path[:-1])
-        return f"{at}: is no key of a matrix{did_you_mean(str(path[-1]), known)}"
+        return f"{at}: is no key of {kind_of_file}{did_you_mean(str(path[-1]), known)}"
     if kind == "missing":
         return f"{at}: is missing; add it"
     found = detail.get("input")

@@ -157,3 +157,24 @@ OFFLINE = click.option(
 )
 STUDY = click.argument("study", type=click.Path(path_type=Path), default=Path("results/cpu"))
 POSITIVE = click.IntRange(min=1)
+SETTINGS = click.option(
+    "--set",
+    "overrides",
+    multiple=True,
+    callback=parse_settings,
+    metavar="KEY=VALUE",
+    help="a trainer argument, by TRL's own name; for every run that knows it",
+)
+FILTER = click.option(
+    "--filter",
+    "filters",
+    multiple=True,
+    metavar="PATTERN",
+    help="only runs whose pair.arm.sSEED matches, e.g. 'grpo-*' or '*.full.*'",
+)
+SEEDS = click.option(
+    "--seeds",
+    callback=parse_seeds,
+    metavar="LIST",
+    help="instead of the matrix's, e.g. 0,1,2 or 0-4",
+)

@@ -25,6 +25,7 @@ from harness.errors import ConfigError, MachineError, did_you_mean
 from harness.record import ParameterCounts
 from harness.spec import Model
 from harness.worker import smollm2, toys
+from harness.worker.templates import apply_template, require_template
 
 EMBEDDED = Path(__file__).parent / "assets"
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
@@ -56,6 +57,9 @@ def load_model(spec: Model, places: Mapping[str, str] | None = None) -> Loaded:
 
 def _load(source: str, spec: Model) -> Loaded:
     tokenizer = AutoTokenizer.from_pretrained(source, revision=spec.revision)
+    if spec.chat_template:
+        apply_template(tokenizer, spec.chat_template)
+    require_template(tokenizer, spec.source)
     model = AutoModelForCausalLM.from_pretrained(
         source,
         revision=spec.revision,
@@ -76,7 +80,7 @@ def locate(source: str) -> str:
     """
     kind, _, name = source.partition(":")
     if kind == "embedded":
-        known = [p.name for p in EMBEDDED.iterdir() if p.is_dir()]
+        known = [p.name for p in EMBEDDED.iterdir() if (p / "config.json").is_file()]
         if name not in known:
             raise ConfigError(
                 f"embedded model {name!r} does not exist{did_you_mean(name, known)}; expected one of "
