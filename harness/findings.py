@@ -88,6 +88,8 @@ def findings_rows(view: StudyView) -> list[FindingRow]:
 def finding_cautions(view: StudyView, finding: Finding) -> tuple[str, ...]:
     """Say what makes a finding worth less than its numbers: a reward that could hardly teach."""
     arms = (finding.baseline, finding.arm)
+    if scale_of(view) == "rehearsal":  # a toy's reward says nothing of the model's
+        return ()
     return tuple(text.clean(line) for line in cautions(view, finding.pair, arms))
 
 

@@ -24,6 +24,7 @@ from harness.spec import DATASETS, REWARDS, Pair, Task
 
 _EMBEDDED = Path(__file__).parent / "worker" / "assets"
 _Data = dict[str, Any]
+_Update = tuple[int, int | None]  # processes, sequences an update
 _Layer = tuple[str, _Data]  # where it stands, its arguments
 
 
@@ -115,6 +116,7 @@ def _check_trainer(
     below, (override, overrides) = outer
     applied = applied_overrides(task, overrides)
     yield from check_arguments(task, own, f"{at}.trainer")
+    updates: dict[str, _Update] = {}
     for name, arm in _map(pair.get("arms")).items():
         where = f"{at}.arms.{name}"
         arguments = _map(_map(arm).get("trainer"))
@@ -123,12 +125,14 @@ def _check_trainer(
         goal: _Data = {}
         if task == "grpo":
             objective = pair.get("objective", "trl")
-            yield from contradictions(objective, merged, where)
-            goal = objective_arguments(objective, merged)
+            against = list(contradictions(objective, merged, where))
+            yield from against
+            goal = {} if against else objective_arguments(objective, merged)
             merged |= goal
         processes = _map(_map(arm).get("parallel")).get("processes")
         count = processes if isinstance(processes, int) and processes > 0 else 1
         yield from check_batches(task, merged, where, count)
+        updates[name] = _update(merged, count)
         yield from check_translation(
             task,
             (
@@ -143,6 +147,27 @@ def _check_trainer(
         lasts = {"max_steps", "num_train_epochs"} & merged.keys() or _map(pair.get("budgets"))
         if is_whole and not lasts:
             yield f"{where}: has neither max_steps nor num_train_epochs; set one, or budgets"
+    yield from _check_updates(updates, at)
+
+
+def _update(arguments: _Data, processes: int) -> _Update:
+    """Count the sequences of one update, over all processes; None where a value is no number."""
+    batch = arguments.get("per_device_train_batch_size", 8)
+    accumulation = arguments.get("gradient_accumulation_steps", 1)
+    is_known = isinstance(batch, int) and isinstance(accumulation, int)
+    return processes, batch * accumulation * processes if is_known else None
+
+
+def _check_updates(updates: dict[str, _Update], at: str) -> Iterator[str]:
+    """Arms in different numbers of processes have updates of one size, or more GPUs would win."""
+    sizes = {name: size for name, (_, size) in updates.items() if size is not None}
+    if len({count for count, _ in updates.values()}) > 1 and len(set(sizes.values())) > 1:
+        found = ", ".join(f"{name} {size}" for name, size in sizes.items())
+        yield (
+            f"{at}: arms in different numbers of processes learn from different numbers of sequences "
+            f"an update ({found}); make per_device_train_batch_size × gradient_accumulation_steps × "
+            "processes equal, and declare the difference"
+        )
 
 
 def _check_difference(pair: _Data, arguments: _Data, where: str) -> Iterator[str]:

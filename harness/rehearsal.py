@@ -21,7 +21,7 @@ from harness.spec import Arm, DatasetSpec, Evaluation, Matrix, Model, Pair, Task
 STEPS = 2
 TOY = "toy:"
 # Highest value in a rehearsal; an argument below it keeps its own.
-LENGTHS = {"max_length": 256, "max_completion_length": 16}
+LENGTHS = {"max_length": 1024, "max_completion_length": 16}
 ROWS = {"train_rows": 16, "validation_rows": 2, "test_rows": 4}
 PROMPT_TOKENS = 1024  # a toy's tokens are bytes
 ACCUMULATION = 2  # sft; in grpo as many as whole groups need
@@ -82,7 +82,6 @@ def rehearsal_of(matrix: Matrix) -> Matrix:
             "description": f"Every arm for {STEPS} steps, to see that it runs. {notes}",
             "scale": "rehearsal",
             "device": "cpu",
-            "seeds": matrix.seeds[:1],
             "timeout_s": TIMEOUT_S,
             "stall_s": STALL_S,
             "warmup_steps_excluded": 0,
@@ -114,8 +113,10 @@ def rehearsal_notes(matrix: Matrix) -> list[str]:
 
 def _budgeted(pair: Pair, name: Any) -> Pair:
     budget = pair.budgets[name]
+    rows = budget.train_rows or pair.dataset.train_rows
     return pair.model_copy(
         update={
+            "dataset": pair.dataset.model_copy(update={"train_rows": rows}),
             "trainer": {**pair.trainer, "max_steps": budget.max_steps},
             "evaluation": pair.evaluation.model_copy(update={"every_steps": budget.every_steps}),
         }

@@ -172,6 +172,9 @@ class Budget(Frozen):
 
     max_steps: PositiveInt = Field(description="optimizer steps")
     every_steps: Count = Field(0, description="evaluate the validation rows every N of them")
+    train_rows: Annotated[int, Field(ge=1, le=MOST_ROWS)] | None = Field(
+        None, description="rows to read for them, drawn at random; as the dataset says if null"
+    )
     reason: str = Field(min_length=1, description="what that length stands for")
 
 

@@ -166,7 +166,7 @@ def test_a_study_of_another_matrix_is_refused(folder):
     with pytest.raises(ConfigError, match="another version of matrix 'tiny'"):
         run(folder)
     (folder / "tiny.yaml").write_text(MATRIX)
-    with pytest.raises(ConfigError, match="other --set values"):
+    with pytest.raises(ConfigError, match="other --set, --budget"):
         run(folder, overrides={"max_steps": 9})
 
 

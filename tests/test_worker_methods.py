@@ -18,8 +18,7 @@ from harness.spec import Lora
 from harness.worker.architectures import meta_model, toy_config
 from harness.worker.methods import match_precision, peft_config
 from harness.worker.progress import Progress
-from harness.worker.session import build, open_session, trainer_arguments
-from harness.worker.trl_versions import build_config
+from harness.worker.session import build, configure, open_session
 from tests.conftest import MATRIX
 
 # One of each architecture, tied and untied.
@@ -136,7 +135,7 @@ def trained(folder, method, dtype, bf16):
         session,
         lambda: SFTTrainer(
             model=session.loaded.model,
-            args=build_config(SFTConfig, trainer_arguments(session)),
+            args=configure(session, SFTConfig),
             train_dataset=session.splits.train,
             processing_class=session.loaded.tokenizer,
             peft_config=peft_config(spec, session.loaded.model),
