@@ -104,6 +104,8 @@ def commands(view: StudyView) -> list[tuple[str, str]]:
     base = ["harness", "bench", "--matrix", view.study.matrix_name]
     for key, value in sorted(view.study.overrides.items()):
         base += ["--set", f"{key}={json.dumps(value)}"]
+    base += ["--budget", view.study.budget] if view.study.budget else []
+    base += ["--rehearse"] if view.study.is_rehearsal else []
     rows = [("As this study was made", view.study.command)]
     if shlex.join(base) != view.study.command:
         rows.append(("The whole matrix", shlex.join(base)))

@@ -39,6 +39,7 @@ from harness.report_tables import (
 from harness.reward_tables import integrity_tables
 from harness.run_tables import evaluations_table, processes_tables, runs_table, sampler_table
 from harness.series import Curves, learning_curves
+from harness.source_tables import source_tables
 from harness.traces import MemoryTrace, memory_trace
 from harness.view import StudyView
 
@@ -103,6 +104,7 @@ def _values(view: StudyView, generated_utc: str) -> dict[str, Any]:
         "warmup_steps": view.matrix.warmup_steps_excluded,
         "runs": (runs_table(view), sampler_table(view), evaluations_table(view)),
         "provenance": (
+            *source_tables(view),
             environment_table(view),
             *(table for pair in view.matrix.pairs for table in arguments_tables(view, pair)),
         ),

@@ -56,6 +56,7 @@ ORDER = (
     "reward_tables",
     "findings",
     "run_tables",
+    "source_tables",
     "glossary",
     "provenance",
     "pool_band",
