@@ -57,8 +57,8 @@ def shipped_matrices() -> dict[str, Path]:
     return {}
 
 
-def load_matrix(name_or_path: str) -> LoadedMatrix:
-    """Load a shipped matrix by name, or a file by path.
+def load_matrix(name_or_path: str, *, asks_trl: bool = True) -> LoadedMatrix:
+    """Load a shipped matrix by name, or a file by path; `asks_trl` as for `parse_matrix`.
 
     Raises: ConfigError listing everything that is wrong with it.
     """
@@ -76,11 +76,13 @@ def load_matrix(name_or_path: str) -> LoadedMatrix:
         raise ConfigError(
             f"matrix file {name_or_path!r} can't be read: {what}; expected a readable YAML file"
         ) from None
-    return LoadedMatrix(parse_matrix(text, path.name), text, name_or_path)
+    return LoadedMatrix(parse_matrix(text, path.name, asks_trl=asks_trl), text, name_or_path)
 
 
-def parse_matrix(text: str, where: str) -> Matrix:
+def parse_matrix(text: str, where: str, *, asks_trl: bool = True) -> Matrix:
     """Parse and check a matrix's text; `where` names it in messages.
+
+    `asks_trl` says whether the installed TRL has to know its arguments.
 
     Raises: ConfigError listing everything that is wrong with it.
     """
@@ -98,14 +100,14 @@ def parse_matrix(text: str, where: str) -> Matrix:
             for detail in error.errors()
             if not any(detail["loc"][: len(path)] == path for path in unplain)
         ]
-    problems += check_matrix(data, where, is_whole=not unplain)
+    problems += check_matrix(data, where, is_whole=not unplain, asks_trl=asks_trl)
     if problems or matrix is None:
         raise ConfigError(*dict.fromkeys(problems))
     return matrix
 
 
-def with_overrides(matrix: Matrix, overrides: dict[str, Any]) -> None:
-    """Check `--set` arguments against every task of the matrix.
+def with_overrides(matrix: Matrix, overrides: dict[str, Any], where: str = "--set") -> None:
+    """Check `--set` arguments against every task of the matrix, and the matrix with them.
 
     Raises: ConfigError for an argument that no task knows, or an impossible value.
     """
@@ -117,7 +119,7 @@ def with_overrides(matrix: Matrix, overrides: dict[str, Any]) -> None:
         homes = [t for t in tasks if not known_arguments(t) or key in known_arguments(t)]
         found = [check_arguments(t, {key: value}, "--set") for t in sorted(homes or tasks)]
         problems += found[0] if not homes else [p for ps in found for p in ps]
-    problems += check_matrix(matrix.model_dump(), "--set", plain)
+    problems += check_matrix(matrix.model_dump(), where, plain)
     if problems:
         raise ConfigError(*dict.fromkeys(problems))
 

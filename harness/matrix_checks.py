@@ -29,17 +29,23 @@ _Layer = tuple[str, _Data]  # where it stands, its arguments
 
 
 def check_matrix(
-    data: _Data, where: str, overrides: _Data | None = None, *, is_whole: bool = True
+    data: _Data,
+    where: str,
+    overrides: _Data | None = None,
+    *,
+    is_whole: bool = True,
+    asks_trl: bool = True,
 ) -> list[str]:
     """List what a matrix asks for that can't be, one sentence each.
 
-    `is_whole` is False where values were left out that the file does give.
+    `is_whole` is False where values were left out that the file does give. `asks_trl` is False where
+    the installed TRL need not know its arguments: a study that another release trained is read.
     """
     problems: list[str] = []
     shared = _map(data.get("trainer"))
     for task in get_args(Task):
         arguments = shared.get(task)
-        if arguments:
+        if arguments and asks_trl:
             problems += check_arguments(task, _map(arguments), f"{where}: trainer.{task}")
     for name, pair in _map(data.get("pairs")).items():
         at = f"{where}: pairs.{name}"
@@ -49,6 +55,8 @@ def check_matrix(
                 layer = _map(shared.get(task))
                 layers = ((f"{where}: trainer.{task}", layer), ("--set", overrides or {}))
                 problems += _check_trainer(task, layers, pair, at, is_whole)
+                if asks_trl:
+                    problems += _check_release(task, layers, pair, at)
     return problems
 
 
@@ -113,41 +121,43 @@ def _check_trainer(
     task: Task, outer: tuple[_Layer, _Layer], pair: _Data, at: str, is_whole: bool
 ) -> Iterator[str]:
     own = _map(pair.get("trainer"))
-    below, (override, overrides) = outer
+    below, (_, overrides) = outer
     applied = applied_overrides(task, overrides)
-    yield from check_arguments(task, own, f"{at}.trainer")
     updates: dict[str, _Update] = {}
     for name, arm in _map(pair.get("arms")).items():
         where = f"{at}.arms.{name}"
         arguments = _map(_map(arm).get("trainer"))
-        yield from check_arguments(task, arguments, f"{where}.trainer")
         merged = {**below[1], **own, **arguments, **applied}
-        goal: _Data = {}
         if task == "grpo":
             objective = pair.get("objective", "trl")
             against = list(contradictions(objective, merged, where))
             yield from against
-            goal = {} if against else objective_arguments(objective, merged)
-            merged |= goal
+            merged |= {} if against else objective_arguments(objective, merged)
         processes = _map(_map(arm).get("parallel")).get("processes")
         count = processes if isinstance(processes, int) and processes > 0 else 1
         yield from check_batches(task, merged, where, count)
         updates[name] = _update(merged, count)
-        yield from check_translation(
-            task,
-            (
-                below,
-                (f"{at}.trainer", own),
-                (f"{where}.trainer", arguments),
-                (override, applied),
-                (f"{at}.objective", goal),
-            ),
-        )
         yield from _check_difference(pair, arguments, where)
         lasts = {"max_steps", "num_train_epochs"} & merged.keys() or _map(pair.get("budgets"))
         if is_whole and not lasts:
             yield f"{where}: has neither max_steps nor num_train_epochs; set one, or budgets"
     yield from _check_updates(updates, at)
+
+
+def _check_release(task: Task, outer: tuple[_Layer, _Layer], pair: _Data, at: str) -> Iterator[str]:
+    """Check the arguments of a pair and its arms against the installed TRL."""
+    own, objective = _map(pair.get("trainer")), pair.get("objective", "trl")
+    below, (override, overrides) = outer
+    applied = applied_overrides(task, overrides)
+    yield from check_arguments(task, own, f"{at}.trainer")
+    for name, arm in _map(pair.get("arms")).items():
+        where = f"{at}.arms.{name}.trainer"
+        arguments = _map(_map(arm).get("trainer"))
+        yield from check_arguments(task, arguments, where)
+        merged = {**below[1], **own, **arguments, **applied}
+        goal = objective_arguments(objective, merged) if task == "grpo" else {}
+        layers = (below, (f"{at}.trainer", own), (where, arguments), (override, applied))
+        yield from check_translation(task, (*layers, (f"{at}.objective", goal)))
 
 
 def _update(arguments: _Data, processes: int) -> _Update:

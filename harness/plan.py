@@ -86,10 +86,12 @@ def resolve(request: Request) -> Resolved:
 
     Raises: ConfigError listing what is wrong with it.
     """
-    read = load_matrix(request.matrix)
+    # A rehearsal takes vLLM out, and with it arguments that an older TRL may not have.
+    read = load_matrix(request.matrix, asks_trl=not request.rehearses)
     matrix = adapt(read.matrix, request.budget, rehearses=request.rehearses)
     loaded = replace(read, matrix=matrix)
-    with_overrides(matrix, request.overrides)
+    where = f"rehearsal of {matrix.name}" if request.rehearses else "--set"
+    with_overrides(matrix, request.overrides, where)
     seeds = request.seeds
     if seeds is not None and (not seeds or len(set(seeds)) != len(seeds)):
         raise ConfigError(f"--seeds gives {list(seeds)}; expected one or more distinct seeds")

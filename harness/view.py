@@ -73,7 +73,7 @@ def load_view(store: Store) -> StudyView:
     Raises: ConfigError if the folder holds none; StudyError if study.json itself can't be read.
     """
     study = store.read_study()
-    written = parse_matrix(study.matrix_text, f"{study.matrix_name}.yaml")
+    written = parse_matrix(study.matrix_text, f"{study.matrix_name}.yaml", asks_trl=False)
     matrix = adapt(written, study.budget, rehearses=study.is_rehearsal)
     problems: list[str] = []
     if matrix_hash(matrix, study.overrides) != study.matrix_hash:
