@@ -53,7 +53,7 @@ def layer_bytes_per_token(spec: RunSpec, facts: ModelFacts, load: Workload) -> i
     hidden, ffn = facts.hidden, facts.ffn
     query, key = facts.heads * facts.head_dim, facts.kv_heads * facts.head_dim
     is_full = spec.lora is None
-    casts_inputs = load.has_autocast and (not is_full or size.residual == 4)
+    casts_inputs = load.has_autocast and size.residual == 4
     norms = 8 * hidden + (2 * size.residual * hidden if is_full else 0)  # twice x in float32, and y
     if facts.architecture == "qwen3":
         norms += (query + key) * (4 + (size.compute if is_full else 0))
@@ -62,8 +62,6 @@ def layer_bytes_per_token(spec: RunSpec, facts: ModelFacts, load: Workload) -> i
     # q, its output twice, and keys and values repeated for every head; a log-sum-exp per head
     attention = 5 * query * size.compute + 4 * facts.heads
     mlp = 4 * ffn * size.compute  # gate, its activation, up, their product
-    if not is_full and not load.has_autocast and load.weight_bytes == 2:
-        inputs = 4 * (5 * hidden + query + ffn)  # an adapter's input in its own float32
     return norms + inputs + attention + mlp
 
 

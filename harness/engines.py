@@ -1,4 +1,4 @@
-"""Whether the engine that a run wants to sample with is here: vLLM installed, a vLLM server up.
+"""Whether what a run wants beside TRL is here: vLLM installed, a vLLM server up, trackio installed.
 
 Found before any training starts, and without importing vLLM, which takes seconds. What this leaves
 out: starting and describing an engine, which is the worker's (`worker/generation`).
@@ -31,17 +31,25 @@ def require_engines(specs: Sequence[RunSpec]) -> None:
 
 
 def engine_problems(specs: Sequence[RunSpec]) -> list[str]:
-    """List what the runs need to sample and don't find, one sentence each."""
+    """List what the runs need to sample or to log and don't find, one sentence each."""
+    logging = [s for s in specs if "trackio" in _list(s.trainer.get("report_to"))]
+    lost = []
+    if logging and find_spec("trackio") is None:
+        lost.append(
+            f"{_arms(logging)} asks for report_to: trackio, and trackio is not installed beside this "
+            "harness; `pip install trackio`, or leave it out with --set report_to=none"
+        )
     wanting = [s for s in specs if s.trainer.get("use_vllm") is True]
     if not wanting:
-        return []
+        return lost
     if not _has_vllm():
         return [
+            *lost,
             f"{_arms(wanting)} asks for use_vllm: true, and vLLM is not installed beside "
             "this harness; run `make vllm-env` and use .venv-vllm/bin/harness (on a GPU: pip install "
-            "vllm at a version that the installed TRL takes), or drop it with --set use_vllm=false"
+            "vllm at a version that the installed TRL takes), or drop it with --set use_vllm=false",
         ]
-    problems = []
+    problems = lost
     served = [s for s in wanting if s.trainer.get("vllm_mode") == "server"]
     for url in dict.fromkeys(server_url(s.trainer) for s in served):
         found = _health(url)
@@ -63,6 +71,10 @@ def server_url(arguments: Mapping[str, Any]) -> str:
         return str(given).rstrip("/")
     host = arguments.get("vllm_server_host", _DEFAULT_HOST)
     return f"http://{host}:{arguments.get('vllm_server_port', _DEFAULT_PORT)}"
+
+
+def _list(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else [value]
 
 
 def _has_vllm() -> bool:

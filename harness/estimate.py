@@ -25,7 +25,6 @@ from harness.text import memory as in_gib
 from harness.workload import CHECKPOINT_BYTES, Pool, Workload
 
 MOST_GPUS = 64  # where the search for the smallest number that fits ends
-ADAPTER_BYTES = 4  # PEFT keeps an adapter in float32 over a base of any precision
 
 
 class Memory(Frozen):
@@ -139,8 +138,8 @@ def _states(
     also = " and DDP's buckets" if buckets == 2 else ""
     if spec.lora is not None:
         adapter = count_lora(facts, spec.lora.r, spec.lora.target_modules)
-        each = ADAPTER_BYTES * (1 + buckets) + _moment_bytes(moments, said, ADAPTER_BYTES)
-        note = f"{adapter:,} parameters in float32: weights, gradients{also}, {said}{split}"
+        each = size.trained * (1 + buckets) + _moment_bytes(moments, said, size.trained)
+        note = f"{adapter:,} parameters of {size.trained} bytes: weights, gradients{also}, {said}{split}"
         return [
             _weights(groups.total, load.weight_bytes, load.shards, split),
             Term(name="adapter", bytes=_share(adapter * each, load.shards), note=note),

@@ -9,18 +9,13 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 
-from harness.catalog import ModelFacts
+from harness.catalog import ATTENTION_LAYERS, HEAD, MLP_LAYERS, TARGETS, ModelFacts
 from harness.errors import ConfigError, did_you_mean
 from harness.spec import Count, Frozen
 
-ATTENTION = ("q_proj", "k_proj", "v_proj", "o_proj")
-MLP = ("gate_proj", "up_proj", "down_proj")
-HEAD = "lm_head"
 # What a matrix may write in place of module names. PEFT's `all-linear` leaves out the output head.
 GROUPS: dict[str, tuple[str, ...]] = {
-    "all-linear": (*ATTENTION, *MLP),
-    "attention": ATTENTION,
-    "mlp": MLP,
+    word: layers or (*ATTENTION_LAYERS, *MLP_LAYERS) for word, layers in TARGETS.items()
 }
 
 
@@ -45,7 +40,7 @@ def count_groups(facts: ModelFacts) -> ParameterGroups:
     """Count a model's parameters by group."""
     query, key = facts.heads * facts.head_dim, facts.kv_heads * facts.head_dim
     linear = {name: rows * columns for name, (rows, columns) in _shapes(facts).items()}
-    attention, mlp = (sum(linear[n] for n in group) for group in (ATTENTION, MLP))
+    attention, mlp = (sum(linear[n] for n in group) for group in (ATTENTION_LAYERS, MLP_LAYERS))
     bias = query + 2 * key if facts.architecture == "qwen2" else 0
     head_norms = 2 * facts.head_dim if facts.architecture == "qwen3" else 0
     return ParameterGroups(
@@ -74,8 +69,8 @@ def count_lora(facts: ModelFacts, r: int, target_modules: str | Iterable[str]) -
 def _targets(facts: ModelFacts, target_modules: str | Iterable[str]) -> list[str]:
     """The last name of every module that gets an adapter, once per layer."""
     modules = [
-        *(f"model.layers.{i}.self_attn.{n}" for i in range(facts.layers) for n in ATTENTION),
-        *(f"model.layers.{i}.mlp.{n}" for i in range(facts.layers) for n in MLP),
+        *(f"model.layers.{i}.self_attn.{n}" for i in range(facts.layers) for n in ATTENTION_LAYERS),
+        *(f"model.layers.{i}.mlp.{n}" for i in range(facts.layers) for n in MLP_LAYERS),
         HEAD,
     ]
     if isinstance(target_modules, str) and target_modules not in (*GROUPS, *_shapes(facts)):
@@ -119,7 +114,7 @@ def _shapes(facts: ModelFacts) -> dict[str, tuple[int, int]]:
 
 
 def _unknown(name: str) -> str:
-    known = (*GROUPS, *ATTENTION, *MLP, HEAD)
+    known = (*GROUPS, *ATTENTION_LAYERS, *MLP_LAYERS, HEAD)
     return (
         f"target_modules: {name!r} names no linear layer{did_you_mean(name, known)}; expected "
         f"{', '.join(known)}, or a pattern over full names"

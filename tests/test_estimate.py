@@ -47,7 +47,8 @@ def test_states_are_the_published_bytes_per_parameter():
     states = [pure.bytes_of(name) for name in ("weights", "gradients", "optimizer")]
     assert sum(states) == 8 * 8_030_261_248
     lora = estimated("grpo-8b.lora-r1", changes={"weight_bytes": 2})
-    assert lora.bytes_of("weights") + lora.bytes_of("adapter") == 2 * 8_030_261_248 + 16 * 2_621_440
+    # Published as 16 bytes an adapter weight; a run here trains them in the master precision.
+    assert lora.bytes_of("weights") + lora.bytes_of("adapter") == 2 * 8_030_261_248 + 8 * 2_621_440
 
 
 def test_sharding_divides_states_and_copies_do_not():

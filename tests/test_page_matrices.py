@@ -199,7 +199,7 @@ def test_doc_examples_hold_the_code_blocks_and_both_readings_of_the_command():
         for arm, spec in by_arm.items()
     }
     assert shown == {
-        "python": (2e-4, 1, 4, False, False),
+        "python": (2e-4, 1, 4, False, True),
         "cli-jobs": (2e-5, 2, 16, True, False),
         "cli-local": (2e-5, 2, 16, True, True),
     }

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import pytest
 
+from harness.catalog import ATTENTION_LAYERS as ATTENTION
+from harness.catalog import MLP_LAYERS as MLP
 from harness.catalog import MODELS
 from harness.errors import ConfigError
-from harness.sizes import ATTENTION, MLP, count_groups, count_lora
+from harness.sizes import count_groups, count_lora
 
 # repository: attention, MLP and head per rank; all-linear at r=1 and r=256
 COUNTS = {
@@ -53,6 +55,8 @@ def test_lists_and_patterns_mean_what_peft_takes_them_for():
     facts = MODELS["meta-llama/Llama-3.1-8B"]
     assert count_lora(facts, 4, ATTENTION) == count_lora(facts, 4, "attention")
     assert count_lora(facts, 4, (*ATTENTION, *MLP)) == count_lora(facts, 4, "all-linear")
+    with_head = (*ATTENTION, *MLP, "lm_head")
+    assert count_lora(facts, 4, with_head) == count_lora(facts, 4, "all-linear+lm_head")
     assert count_lora(facts, 1, ("q_proj", "self_attn.q_proj")) == 32 * (4096 + 4096)
     assert count_lora(facts, 1, r".*\.layers\.[01]\.self_attn\.q_proj") == 2 * (4096 + 4096)
 

@@ -8,8 +8,10 @@ from peft import LoraConfig, get_peft_model
 from transformers import AutoModelForCausalLM
 
 from harness.activations import ElementBytes, cache_bytes_per_token, layer_bytes_per_token
+from harness.catalog import ATTENTION_LAYERS as ATTENTION
+from harness.catalog import MLP_LAYERS as MLP
 from harness.catalog import MODELS
-from harness.sizes import ATTENTION, MLP, count_groups, count_lora
+from harness.sizes import count_groups, count_lora
 from harness.spec import Lora
 from harness.worker.architectures import full_config, meta_model
 from harness.worker.models import DTYPES, count_parameters
@@ -73,6 +75,8 @@ def small_model(facts, method, dtype):
     if method == "lora":
         config = LoraConfig(r=1, target_modules="all-linear", task_type="CAUSAL_LM")
         model = get_peft_model(model, config)
+        if dtype == "bfloat16":
+            model.to(DTYPES[dtype])  # as a run does: adapters in the master precision
     return model.train()
 
 

@@ -11,7 +11,7 @@ import pytest
 
 from harness.errors import ConfigError
 from harness.spec import REWARDS
-from harness.worker.rewards import reward_function, without_reasoning
+from harness.worker.rewards import first_turn_only, reward_function, without_reasoning
 
 BOXED = r"The answer is \boxed{72}."
 THOUGHT = "<think>6 times 12 is 72.</think>"
@@ -151,3 +151,13 @@ def test_a_release_without_a_reward_says_what_to_use(monkeypatch):
 
 def test_every_reward_of_a_matrix_exists():
     assert [reward_function(name).__name__ for name in REWARDS] == [f"{n}_reward" for n in REWARDS]
+
+
+def test_what_a_base_model_writes_after_its_answer_is_not_judged():
+    reward = reward_function("strip_reasoning_accuracy")
+    first = first_turn_only(reward, "\n\nQuestion:")
+    text = r"It is \boxed{72}.\n\nQuestion: another? \boxed{9}".replace("\\n", "\n")
+    completions = [[{"role": "assistant", "content": text}]] * 2
+    solution = [r"\boxed{72}", r"\boxed{9}"]
+    assert first(completions=completions, solution=solution) == [1.0, 0.0]
+    assert first.__name__ == reward.__name__

@@ -18,12 +18,12 @@ from harness.parity import undeclared_differences
 from harness.record import EvaluationPoint, Split, Status
 from harness.spec import Evaluation, Model
 from harness.worker.callbacks import StepJournal
-from harness.worker.data import Splits
+from harness.worker.data import Splits, limited
 from harness.worker.grpo import HeldOutReward
 from harness.worker.journal import Journal
 from harness.worker.models import Loaded, load_model
 from harness.worker.progress import Progress
-from harness.worker.session import Session, autocast, limited_dataset, resolved_config, train
+from harness.worker.session import Session, autocast, resolved_config, train
 from harness.worker.sft import held_out_nll
 from tests.conftest import MATRIX
 
@@ -189,7 +189,7 @@ def test_a_prompt_limit_of_the_trainer_limits_the_rows_too():
     def limit(own: int | None, trainer: dict[str, int | None]) -> int | None:
         dataset = spec.dataset.model_copy(update={"max_prompt_tokens": own})
         asked = spec.model_copy(update={"dataset": dataset, "trainer": trainer})
-        return limited_dataset(asked).max_prompt_tokens
+        return limited(asked).max_prompt_tokens
 
     assert limit(None, {}) is None
     assert limit(None, {"max_prompt_length": None}) is None

@@ -9,7 +9,16 @@ from trl import SFTConfig, SFTTrainer
 from harness.errors import ConfigError
 from harness.spec import Model
 from harness.worker.models import load_model
-from harness.worker.templates import TEMPLATES, apply_template, require_template, template_text
+from harness.worker.templates import (
+    DATE,
+    NEXT_TURN,
+    TEMPLATES,
+    apply_template,
+    pin_date,
+    require_template,
+    template_text,
+)
+from harness.worker.toys import byte_tokenizer
 
 NAMES = ("plain", "reasoning")
 QUESTION = {"role": "user", "content": "3+5=?"}
@@ -102,3 +111,27 @@ def test_an_unknown_name_and_a_tokenizer_that_cannot_end_a_turn_are_refused():
     tokenizer.eos_token = None
     with pytest.raises(ConfigError, match="end-of-sequence"):
         apply_template(tokenizer, "plain")
+
+
+def test_a_template_that_writes_todays_date_is_given_a_fixed_one():
+    tokenizer = byte_tokenizer(has_template=True)
+    assert pin_date(tokenizer) == []
+    tokenizer.chat_template = "Today: {{ strftime_now('%d %b %Y') }}"
+    (note,) = pin_date(tokenizer)
+    assert DATE in note
+    asked = [{"role": "user", "content": "x"}]
+    assert tokenizer.apply_chat_template(asked, tokenize=False) == f"Today: {DATE}"
+    assert pin_date(tokenizer) == []
+
+
+@pytest.mark.parametrize("name", sorted(NEXT_TURN))
+def test_the_text_that_begins_the_next_turn_is_the_templates_own(name):
+    tokenizer = byte_tokenizer(has_template=False)
+    apply_template(tokenizer, name)
+    turns = [
+        {"role": "user", "content": "one"},
+        {"role": "assistant", "content": "two"},
+        {"role": "user", "content": "three"},
+    ]
+    text = tokenizer.apply_chat_template(turns, tokenize=False)
+    assert text.count(NEXT_TURN[name] + " three") == 1

@@ -29,8 +29,9 @@ from harness.worker.generation import (
 from harness.worker.methods import peft_config
 from harness.worker.progress import Progress
 from harness.worker.reward_counts import CountedReward
-from harness.worker.rewards import Reward, reward_function
+from harness.worker.rewards import Reward, first_turn_only, reward_function
 from harness.worker.session import autocast, build, configure, open_session, train
+from harness.worker.templates import NEXT_TURN
 
 
 def train_grpo(spec: RunSpec, launch: Launch, attempt: Path, progress: Progress) -> Result:
@@ -38,6 +39,8 @@ def train_grpo(spec: RunSpec, launch: Launch, attempt: Path, progress: Progress)
     session = open_session(spec, launch, attempt, progress)
     config = configure(session, GRPOConfig)
     reward = reward_function(spec.reward or "reasoning_accuracy")
+    if spec.model.chat_template is not None:
+        reward = first_turn_only(reward, NEXT_TURN[spec.model.chat_template])
     counted = CountedReward(reward)
 
     def make() -> GRPOTrainer:

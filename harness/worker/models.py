@@ -25,7 +25,7 @@ from harness.errors import ConfigError, MachineError, did_you_mean
 from harness.record import ParameterCounts
 from harness.spec import Model
 from harness.worker import smollm2, toys
-from harness.worker.templates import apply_template, require_template
+from harness.worker.templates import apply_template, pin_date, require_template
 
 EMBEDDED = Path(__file__).parent / "assets"
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
@@ -37,6 +37,7 @@ class Loaded:
 
     model: PreTrainedModel
     tokenizer: PreTrainedTokenizerBase
+    notes: tuple[str, ...] = ()  # what a reader of the record must know
 
 
 def load_model(spec: Model, places: Mapping[str, str] | None = None) -> Loaded:
@@ -60,6 +61,7 @@ def _load(source: str, spec: Model) -> Loaded:
     if spec.chat_template:
         apply_template(tokenizer, spec.chat_template)
     require_template(tokenizer, spec.source)
+    notes = pin_date(tokenizer)
     model = AutoModelForCausalLM.from_pretrained(
         source,
         revision=spec.revision,
@@ -69,7 +71,7 @@ def _load(source: str, spec: Model) -> Loaded:
     )
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
-    return Loaded(model, tokenizer)
+    return Loaded(model, tokenizer, tuple(notes))
 
 
 def locate(source: str) -> str:

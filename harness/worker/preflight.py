@@ -47,7 +47,7 @@ def check(specs: Iterable[RunSpec], places: Mapping[str, str]) -> Iterator[tuple
     groups: dict[str, list[RunSpec]] = {}
     for spec in specs:
         read = [spec.task, *(part.model_dump(mode="json") for part in (spec.dataset, spec.model))]
-        read.append(_max_length(spec))
+        read += [_max_length(spec), spec.trainer.get("max_prompt_length")]
         groups.setdefault(canonical_json(read), []).append(spec)
     for group in groups.values():
         for finding in _check_rows(group[0], places):
@@ -55,7 +55,7 @@ def check(specs: Iterable[RunSpec], places: Mapping[str, str]) -> Iterator[tuple
 
 
 def _check_rows(spec: RunSpec, places: Mapping[str, str]) -> Iterator[Finding]:
-    from harness.worker.data import load_splits
+    from harness.worker.data import limited, load_splits
 
     tokenizer = None
     try:
@@ -70,7 +70,7 @@ def _check_rows(spec: RunSpec, places: Mapping[str, str]) -> Iterator[Finding]:
             f"copy with --map {source}=FOLDER ({_line(error)})",
         )
     try:
-        splits = load_splits(spec.task, spec.dataset, places, tokenizer)
+        splits = load_splits(spec.task, limited(spec), places, tokenizer)
     except HarnessError as error:
         yield from _problems(error)
         return
@@ -111,18 +111,16 @@ def _cut_to_nothing(spec: RunSpec, splits: Splits, tokenizer: Any) -> Iterator[s
 
 
 def load_tokenizer(spec: RunSpec, places: Mapping[str, str]) -> Any:
-    """Return a run's tokenizer with the template that it will use; None for a toy, which has no limit.
+    """Return a run's tokenizer with the template that it will use.
 
     Raises: ConfigError if conversations can't be rendered with it; MachineError if it is not here.
     """
     from transformers import AutoTokenizer
 
     from harness.worker.models import locate
-    from harness.worker.templates import apply_template, require_template
+    from harness.worker.templates import apply_template, pin_date, require_template
 
     source = spec.model.source
-    if source.startswith("toy:"):
-        return None
     tokenizer = AutoTokenizer.from_pretrained(
         places.get(source) or locate(source),
         revision=spec.model.revision,
@@ -132,6 +130,7 @@ def load_tokenizer(spec: RunSpec, places: Mapping[str, str]) -> Any:
     if spec.model.chat_template is not None:
         apply_template(tokenizer, spec.model.chat_template)
     require_template(tokenizer, source)
+    pin_date(tokenizer)
     return tokenizer
 
 

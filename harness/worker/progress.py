@@ -13,6 +13,7 @@ from harness.record import (
     EvaluationPoint,
     Generation,
     Result,
+    Source,
     Status,
     Translation,
 )
@@ -27,6 +28,7 @@ class Progress:
     steps_done: int = 0
     nan_step: int | None = None  # the first step whose loss or gradient was not a number
     evaluations: list[EvaluationPoint] = field(default_factory=list)
+    sources: tuple[Source, ...] = ()
     translations: tuple[Translation, ...] = ()
     notes: list[str] = field(default_factory=list)  # what a reader must know of this run
     unusable: tuple[str, ...] = ()  # dataset rows left out, one sentence each
@@ -45,6 +47,7 @@ class Progress:
             reason=reason,
             steps_done=self.steps_done,
             evaluations=tuple(self.evaluations),
+            sources=self.sources,
             translations=self.translations,
             notes=tuple(self.notes),
             unusable_rows=self.unusable[:LISTED],

@@ -63,6 +63,21 @@ def reward_function(name: str) -> Reward:
     return reward
 
 
+def first_turn_only(reward: Reward, end: str) -> Reward:
+    """Return a reward function that judges a completion up to where its text asks the next question.
+
+    A base model goes on writing after its answer, and would be judged by an answer to a question that
+    it made up.
+    """
+
+    def judge(*, completions: list[Completion], **kwargs: Any) -> list[float | None]:
+        cut = [[{"role": "assistant", "content": text_of(c).split(end)[0]}] for c in completions]
+        return reward(completions=cut, **kwargs)
+
+    judge.__name__ = getattr(reward, "__name__", type(reward).__name__)
+    return judge
+
+
 def strip_reasoning_accuracy_reward(
     completions: list[Completion],
     solution: list[str],

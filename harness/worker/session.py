@@ -20,9 +20,9 @@ from transformers import Trainer, set_seed
 from harness.files import ADAPTER, write_atomically
 from harness.launch import Launch
 from harness.record import EvaluationPoint, ParameterCounts, Result, Split, Status
-from harness.spec import DatasetSpec, RunSpec
+from harness.spec import RunSpec
 from harness.worker.callbacks import EvaluateOnTheWay, StepJournal
-from harness.worker.data import Splits, load_splits
+from harness.worker.data import Splits, limited, load_splits
 from harness.worker.journal import Journal
 from harness.worker.left_out import keep_unusable, length_notes
 from harness.worker.methods import match_precision
@@ -61,28 +61,20 @@ def open_session(spec: RunSpec, launch: Launch, attempt: Path, progress: Progres
     """Load what a run needs, as its first phase."""
     torch.set_num_threads(launch.threads)
     rank = rank_of(launch)
+    read = (spec.model.source, spec.dataset.name)
+    progress.sources = tuple(s for s in launch.sources if s.repository in read)
     if launch.parallel and launch.gpus:
         torch.cuda.set_device(rank.index)  # before the journal asks a GPU: not the first one's
     journal = Journal(attempt, is_cuda=bool(launch.gpus), is_silent=not rank.is_first)
     with journal.phase("load"):
         loaded = load_model(spec.model, launch.places)
-        splits = load_splits(spec.task, limited_dataset(spec), launch.places, loaded.tokenizer)
+        progress.notes += loaded.notes
+        splits = load_splits(spec.task, limited(spec), launch.places, loaded.tokenizer)
     progress.notes += splits.notes
     progress.unusable = splits.unusable
     if rank.is_first:
         keep_unusable(attempt, splits.unusable)
     return Session(spec, launch, attempt, journal, progress, loaded, splits, rank)
-
-
-def limited_dataset(spec: RunSpec) -> DatasetSpec:
-    """Return a run's dataset, with `max_prompt_length` as a limit on its rows too.
-
-    TRL cut longer prompts up to 0.27 and lets them through since; left out, they are the same rows
-    under every release.
-    """
-    limits = (spec.dataset.max_prompt_tokens, spec.trainer.get("max_prompt_length"))
-    given = [limit for limit in limits if isinstance(limit, int)]
-    return spec.dataset.model_copy(update={"max_prompt_tokens": min(given, default=None)})
 
 
 def configure(session: Session, config_class: type) -> Any:
@@ -265,11 +257,7 @@ def _result(
         unusable_count=len(session.progress.unusable),
         distributed=session.progress.distributed,
         generation=session.progress.generation,
-        sources=tuple(
-            s
-            for s in session.launch.sources
-            if s.repository in (session.spec.model.source, session.spec.dataset.name)
-        ),
+        sources=session.progress.sources,
     )
 
 

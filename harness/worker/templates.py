@@ -16,12 +16,17 @@ is the start of what stands there in a conversation: `Answer:`, and for a turn t
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 from transformers import PreTrainedTokenizerBase
 
 from harness.errors import ConfigError, did_you_mean
 
+# What a turn of the user begins with: text that a base model writes when it goes on by itself.
+NEXT_TURN = {"plain": "\n\nQuestion:", "reasoning": "\n\nUser:"}
+DATE = "26 Jul 2024"  # what Llama's template falls back to
+_TODAY = re.compile(r"strftime_now\([^)]*\)")
 TEMPLATES = Path(__file__).parent / "assets" / "templates"
 
 
@@ -51,6 +56,19 @@ def apply_template(tokenizer: PreTrainedTokenizerBase, name: str) -> None:
             "without one; set eos_token in its tokenizer_config.json"
         )
     tokenizer.chat_template = text
+
+
+def pin_date(tokenizer: PreTrainedTokenizerBase) -> list[str]:
+    """Have a template write one fixed date where it would write today's; return what a record notes.
+
+    Llama 3.2's and SmolLM3's templates call `strftime_now`: runs of different days, and so arms and
+    releases that are compared, would read different prompts.
+    """
+    template = tokenizer.chat_template
+    if not isinstance(template, str) or not _TODAY.search(template):
+        return []
+    tokenizer.chat_template = _TODAY.sub(f'"{DATE}"', template)
+    return [f"The chat template writes today's date into prompts; it is given {DATE} in every run."]
 
 
 def require_template(tokenizer: PreTrainedTokenizerBase, source: str) -> None:

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness.errors import ConfigError
-from harness.spec import DATASETS, DatasetSpec
+from harness.spec import DATASETS, DatasetSpec, RunSpec
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -55,6 +55,17 @@ class Request:
     max_prompt_tokens: int | None = None
     tokenizer: Any = None  # the pair's, to count a prompt's tokens as it will be fed
     is_fixture: bool = False  # the folder is the shipped fixture
+
+
+def limited(spec: RunSpec) -> DatasetSpec:
+    """Return a run's dataset, with the trainer's `max_prompt_length` as a limit on its rows too.
+
+    TRL cut longer prompts up to 0.27 and lets them through since; left out, they are the same rows
+    under every release.
+    """
+    limits = (spec.dataset.max_prompt_tokens, spec.trainer.get("max_prompt_length"))
+    given = [limit for limit in limits if isinstance(limit, int)]
+    return spec.dataset.model_copy(update={"max_prompt_tokens": min(given, default=None)})
 
 
 def load_splits(
