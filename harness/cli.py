@@ -7,7 +7,6 @@ inside the commands, so that `harness --help` answers at once.
 from __future__ import annotations
 
 import json
-import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -201,10 +200,10 @@ def bench(
     """Run a matrix; the same command again goes on where it stopped."""
     from harness.bench import bench as run_matrix
     from harness.launch.local import LocalLauncher
-    from harness.plan import Request
+    from harness.plan import Request, command_text
     from harness.progress import choose_display
 
-    request = Request(**asked, command=_command(asked))
+    request = Request(**asked, command=command_text(asked))
     if dry_run:
         return _list_runs(request, is_json)
     launchers = {"local": LocalLauncher}
@@ -294,18 +293,6 @@ def _tell(outcome: Outcome, is_json: bool) -> None:
             f"{failed} of {len(outcome.statuses)} runs did not end ok; see `harness runs ls "
             f"{outcome.store.root}` and `harness runs logs`"
         )
-
-
-def _command(asked: dict[str, Any]) -> str:
-    """The command that makes the study again, places left out."""
-    name = asked["matrix"]
-    words = ["harness", "bench", "--matrix", Path(name).name if "/" in name else name]
-    words += [w for f in asked["filters"] for w in ("--filter", f)]
-    words += [w for k, v in asked["overrides"].items() for w in ("--set", f"{k}={json.dumps(v)}")]
-    words += ["--budget", asked["budget"]] if asked["budget"] else []
-    words += ["--rehearse"] if asked["rehearses"] else []
-    words += ["--seeds", ",".join(map(str, asked["seeds"]))] if asked["seeds"] else []
-    return shlex.join(words)
 
 
 if __name__ == "__main__":

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import shlex
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -141,3 +144,15 @@ def study_of(store: Store, plan: Plan, request: Request) -> Study:
         budget=matrix.budget,
         is_rehearsal=request.rehearses,
     )
+
+
+def command_text(asked: Mapping[str, Any]) -> str:
+    """Return the command that makes a study again from what `harness bench` was asked, places left out."""
+    name = asked["matrix"]
+    words = ["harness", "bench", "--matrix", Path(name).name if "/" in name else name]
+    words += [w for f in asked["filters"] for w in ("--filter", f)]
+    words += [w for k, v in asked["overrides"].items() for w in ("--set", f"{k}={json.dumps(v)}")]
+    words += ["--budget", asked["budget"]] if asked["budget"] else []
+    words += ["--rehearse"] if asked["rehearses"] else []
+    words += ["--seeds", ",".join(map(str, asked["seeds"]))] if asked["seeds"] else []
+    return shlex.join(words)

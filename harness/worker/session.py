@@ -17,10 +17,11 @@ from typing import Any, TypeVar
 import torch
 from transformers import Trainer, set_seed
 
-from harness.files import ADAPTER, write_atomically
+from harness.files import write_atomically
 from harness.launch import Launch
 from harness.record import EvaluationPoint, ParameterCounts, Result, Split, Status
 from harness.spec import RunSpec
+from harness.worker.adapters import save_adapter
 from harness.worker.callbacks import EvaluateOnTheWay, StepJournal
 from harness.worker.data import Splits, limited, load_splits
 from harness.worker.journal import Journal
@@ -202,37 +203,10 @@ def train(
         evaluate(progress.steps_done, "validation", "test")
         if session.spec.keeps_adapter:
             with session.journal.phase("save"):
-                progress.notes += save_adapter(session, trainer)
+                progress.notes += save_adapter(
+                    trainer, session.attempt, session.spec.model.source, progress.sources
+                )
     return _result(session, parameters, train_wall_s, adapter_sha256)
-
-
-def save_adapter(session: Session, trainer: Trainer) -> list[str]:
-    """Save the trained adapter beside the run's record; return why not, if it can't be.
-
-    The base model goes by its repository's name: the folder it was read from is this machine's own.
-    """
-    if getattr(trainer, "is_fsdp_enabled", False) or getattr(
-        trainer, "is_deepspeed_enabled", False
-    ):
-        return ["The adapter was not saved: its weights are sharded over several processes."]
-    if not trainer.is_world_process_zero():
-        return []
-    folder = session.attempt / ADAPTER
-    for config in trainer.model.peft_config.values():
-        config.base_model_name_or_path = session.spec.model.source
-        config.revision = commit_of(session, session.spec.model.source)
-    try:
-        # No token was added, so the base's embeddings are not the adapter's; PEFT would ask the Hub.
-        trainer.model.save_pretrained(folder, safe_serialization=True, save_embedding_layers=False)
-        (folder / "README.md").unlink(missing_ok=True)  # names places; `harness publish` writes one
-    except OSError as error:  # a full disk: what was trained and measured counts all the same
-        return [f"The adapter was not saved: {error.strerror or type(error).__name__}."]
-    return []
-
-
-def commit_of(session: Session, repository: str) -> str | None:
-    """Return the commit of a repository that this run read; None for what has none."""
-    return next((s.commit for s in session.launch.sources if s.repository == repository), None)
 
 
 def _result(
