@@ -20,7 +20,7 @@ SCALE_NOTES = {
     "small": "A small model (about 135M parameters): this does not speak for the 1B to 8B models "
     "of the page.",
     "full": "",
-    "rehearsal": "A rehearsal: toy models with random weights, two steps. It shows that each run goes "
+    "rehearsal": "A rehearsal of two steps, with toys in place of real models. It shows that each run goes "
     "through; no number here says anything about the models.",
 }
 POST_HOC = "Margins were changed after the first run: post hoc."

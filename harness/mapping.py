@@ -28,11 +28,11 @@ FILES: Mapping[Kind, tuple[str, ...]] = {
         "tokenizer.model",
         "LICENSE*",
     ),
-    "dataset": ("*.parquet", "*.jsonl", "*.json", "*.csv", "README.md"),
+    "dataset": ("*.parquet", "*.jsonl", "*.json", "README.md"),
 }
 # Copies of the weights in other layouts (`original/`, consolidated) would be fetched for nothing.
 LEFT_OUT: Mapping[Kind, tuple[str, ...]] = {"model": ("*/*", "consolidated*"), "dataset": (".*",)}
-ROWS = ("*.parquet", "*.jsonl", "*.json", "*.csv")
+ROWS = ("*.parquet", "*.jsonl", "*.json")
 INDEX = "model.safetensors.index.json"
 _EDGE_BYTES = 64 * 1024  # of each file's beginning and end: headers, and the last weights or rows
 
@@ -83,7 +83,7 @@ def missing_files(kind: Kind, folder: Path) -> str | None:
     if kind == "dataset":
         if any(_rows(folder)):
             return None
-        return "the folder holds no rows; expected .parquet, .jsonl, .json or .csv files"
+        return "the folder holds no rows; expected .parquet, .jsonl or .json files"
     if not (folder / "config.json").is_file():
         return "the folder holds no config.json; expected a model's folder"
     if not any(folder.glob("*.safetensors")):

@@ -20,6 +20,7 @@ from harness.arguments import (
 from harness.catalog import HEAD, MODELS, TARGETS, TIED_HEAD
 from harness.errors import did_you_mean
 from harness.objective import contradictions, objective_arguments
+from harness.releases import head_problem, installed_versions
 from harness.spec import DATASETS, REWARDS, Pair, Task
 
 _EMBEDDED = Path(__file__).parent / "worker" / "assets"
@@ -154,10 +155,19 @@ def _check_release(task: Task, outer: tuple[_Layer, _Layer], pair: _Data, at: st
         where = f"{at}.arms.{name}.trainer"
         arguments = _map(_map(arm).get("trainer"))
         yield from check_arguments(task, arguments, where)
+        problem = head_problem(installed_versions()) if _adapts_head(arm) else None
+        if problem:
+            yield f"{at}.arms.{name}.lora.target_modules: {problem}"
         merged = {**below[1], **own, **arguments, **applied}
         goal = objective_arguments(objective, merged) if task == "grpo" else {}
         layers = (below, (f"{at}.trainer", own), (where, arguments), (override, applied))
         yield from check_translation(task, (*layers, (f"{at}.objective", goal)))
+
+
+def _adapts_head(arm: Any) -> bool:
+    asked = _map(_map(arm).get("lora")).get("target_modules")
+    names = TARGETS.get(asked) if isinstance(asked, str) else asked
+    return isinstance(names, list | tuple) and HEAD in names
 
 
 def _update(arguments: _Data, processes: int) -> _Update:

@@ -140,6 +140,8 @@ def _arm(
         work = estimate_work(spec, facts, load)
         cost = price(spec, work, load, ground.rates) if work else None
     fits = None if memory is None else memory.total_bytes <= ground.memory_bytes
+    if problem is not None:
+        fewest = cost = None  # more GPUs hold no larger pool each, and nothing would be paid for
     skips = [*_skips(load, ground, device, fits), *([problem] if problem else [])]
     skips += dict.fromkeys(missing[r.cell] for r in runs if r.cell in missing)
     return ArmOutlook(
@@ -156,7 +158,7 @@ def _arm(
         gpu_bytes=ground.memory_bytes,
         fits=fits if problem is None else False,
         fewest_gpus=fewest,
-        verdict=_verdict(spec, facts, load, ground, memory, fewest),
+        verdict=_verdict(spec, facts, load, ground, memory, fewest) if problem is None else problem,
         work=work,
         cost=cost,
         skips=tuple(skips),

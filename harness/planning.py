@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from harness.errors import ConfigError
-from harness.options import FILTER, JSON, MATRIX, SEEDS, SETTINGS
+from harness.options import FILTER, JSON, MAP, MATRIX, SEEDS, SETTINGS
 
 if TYPE_CHECKING:
     from harness.downloads import Repository
@@ -37,6 +37,7 @@ Examples:
 @SETTINGS
 @FILTER
 @SEEDS
+@MAP
 @click.option(
     "--budget",
     metavar="short|standard|full|50usd",

@@ -101,7 +101,9 @@ def _adapters_table(pair: str, adapters: Mapping[str, Mapping[str, str]]) -> lis
 
 def commands(view: StudyView) -> list[tuple[str, str]]:
     """List (what it does, command)."""
-    base = ["harness", "bench", "--matrix", view.study.matrix_name]
+    asked = shlex.split(view.study.command)
+    named = asked[asked.index("--matrix") + 1] if "--matrix" in asked[:-1] else None
+    base = ["harness", "bench", "--matrix", named or view.study.matrix_name]
     for key, value in sorted(view.study.overrides.items()):
         base += ["--set", f"{key}={json.dumps(value)}"]
     base += ["--budget", view.study.budget] if view.study.budget else []

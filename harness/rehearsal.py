@@ -93,10 +93,19 @@ def rehearsal_of(matrix: Matrix) -> Matrix:
 
 def rehearsal_notes(matrix: Matrix) -> list[str]:
     """Say in sentences what a rehearsal of a matrix changes."""
-    notes = [
-        "Models are toys of the same architecture with random weights and a byte tokenizer of "
-        "their own, on the CPU; rows are our own words in the dataset's schema."
-    ]
+    notes = []
+    if not all(_ships(pair.model) for pair in matrix.pairs.values()):
+        notes.append(
+            "Models are toys of the same architecture with random weights and a byte tokenizer of "
+            "their own."
+        )
+    if any(pair.dataset.name in DATASETS for pair in matrix.pairs.values()):
+        notes.append("Rows of repositories are our own words in the dataset's schema.")
+    if any(pair.task == "grpo" and not _ships(pair.model) for pair in matrix.pairs.values()):
+        notes.append(
+            "A toy earns no reward, so in training each completion's reward gets a small amount by its "
+            "text on top: without it every advantage would be zero and nothing would be updated."
+        )
     changed: dict[str, set[str]] = {}
     for pair in matrix.pairs.values():
         for arm in pair.arms.values():

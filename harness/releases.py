@@ -34,6 +34,20 @@ def numbers(version: str) -> tuple[int, ...]:
     return (*found, *(0 for _ in range(3 - len(found))))
 
 
+def head_problem(versions: Versions) -> str | None:
+    """Say why the installed TRL can't train an adapter on the output head, or None.
+
+    Source: SFTTrainer and GRPOTrainer since 1.15 read the head's weight themselves and refuse one.
+    """
+    trl = versions.get("trl")
+    if trl is None or is_before(versions, "trl", "1.15"):
+        return None
+    return (
+        f"TRL {trl} computes log-probabilities from lm_head.weight itself, so an adapter there would "
+        "never be trained, and its trainers refuse one; leave lm_head out, or install TRL 1.14 or older"
+    )
+
+
 def unfit_pairing(task: Task, versions: Versions, *, has_triton: bool) -> str | None:
     """Say why the installed releases can't train a task at all, or None.
 

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from harness import text
 from harness.record import PHASES, ParameterCounts, Result
 from harness.series import is_ok
+from harness.spec import Pair
 from harness.summary import LENS_NAMES, WHOLE_RUN, RunSummary
 from harness.traces import utilization_of
 from harness.view import RunView, StudyView
@@ -83,6 +84,13 @@ def mean(values: Iterable[float | None]) -> float | None:
     return sum(known) / len(known) if known else None
 
 
+def _task(pair: Pair) -> str:
+    """A pair's task, with its reward and objective in reinforcement learning."""
+    if pair.task == "sft":
+        return "SFT"
+    return f"GRPO, {pair.reward}, objective {pair.objective}"
+
+
 def pairs_table(view: StudyView) -> Table:
     """Say what each pair is."""
     rows = []
@@ -90,11 +98,12 @@ def pairs_table(view: StudyView) -> Table:
         model, data = pair.model, pair.dataset
         source = model.source + (f" @ {model.revision}" if model.revision else "")
         unit = "nats per completion token" if pair.task == "sft" else "reward"
-        split = f"{data.train_rows} / {data.validation_rows} / {data.test_rows}"
+        train = "all left" if data.train_rows is None else data.train_rows
+        split = f"{train} / {data.validation_rows} / {data.test_rows}"
         rows.append(
             (
                 name,
-                pair.task.upper() + (f", {pair.reward}" if pair.reward else ""),
+                _task(pair),
                 f"{model.shown} ({source}, {model.dtype})",
                 data.name,
                 split,
@@ -111,6 +120,8 @@ def pairs_table(view: StudyView) -> Table:
 
 def arms_table(view: StudyView) -> Table:
     """Say how each arm trains: learning rate, adapter, trainable parameters."""
+    every = [arm for pair in view.matrix.pairs.values() for arm in pair.arms.values()]
+    has_reasons = any(arm.rate_reason for arm in every)
     rows = []
     for pair, arm in arms_of(view):
         spec = view.matrix.pairs[pair].arms[arm]
@@ -126,6 +137,7 @@ def arms_table(view: StudyView) -> Table:
                 arm,
                 spec.method,
                 argument(view, pair, arm, "learning_rate"),
+                *([text.clean(spec.rate_reason or text.MISSING)] if has_reasons else []),
                 str(lora.r) if lora else NOT_APPLICABLE,
                 f"{lora.lora_alpha:g}" if lora else NOT_APPLICABLE,
                 targets,
@@ -134,10 +146,11 @@ def arms_table(view: StudyView) -> Table:
             )
         )
     columns = (
-        "Pair", "Arm", "Method", "Learning rate", "Rank", "Alpha", "Target modules",
-        "Trainable parameters", "Share of all",
+        "Pair", "Arm", "Method", "Learning rate", *(["Rate from"] if has_reasons else []), "Rank",
+        "Alpha", "Target modules", "Trainable parameters", "Share of all",
     )  # fmt: skip
-    return make_table("Arms", columns, rows, numeric={3, 4, 5, 7, 8})
+    numbers = ("Learning rate", "Rank", "Alpha", "Trainable parameters", "Share of all")
+    return make_table("Arms", columns, rows, numeric={columns.index(n) for n in numbers})
 
 
 def figures_table(view: StudyView) -> Table:
@@ -240,6 +253,15 @@ def argument(view: StudyView, pair: str, arm: str, name: str) -> str:
             if name in source:
                 value = source[name]
                 return f"{value:g}" if isinstance(value, float) else str(value)
+    asked_of = view.matrix.pairs[pair]
+    layers = (
+        asked_of.arms[arm].trainer,
+        asked_of.trainer,
+        view.matrix.trainer.get(asked_of.task, {}),
+    )
+    for layer in layers:  # an arm that has not run
+        if name in layer:
+            return f"{layer[name]:g}" if isinstance(layer[name], float) else str(layer[name])
     return "the trainer's default"
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import sysconfig
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
@@ -29,8 +30,9 @@ WITH_VLLM = MATRIX.replace(
 
 @pytest.fixture
 def without_vllm(monkeypatch, tmp_path):
-    """Nothing but an empty folder to import from, whatever is installed here."""
-    monkeypatch.setattr(sys, "path", [str(tmp_path)])
+    """The standard library and an empty folder to import from, whatever is installed here."""
+    own = [p for p in sys.path if p.startswith(sysconfig.get_path("stdlib")) and "site-" not in p]
+    monkeypatch.setattr(sys, "path", [str(tmp_path), *own])
     return tmp_path
 
 
@@ -50,6 +52,15 @@ def specs(**trainer):
 def test_runs_that_sample_with_transformers_need_nothing(without_vllm):
     assert engine_problems(expand(parse_matrix(MATRIX, "m"))) == []
     assert engine_problems(specs(use_vllm=False)) == []
+
+
+def test_trackio_that_is_not_installed_is_found_before_anything_trains(without_vllm):
+    asking = [
+        s.model_copy(update={"trainer": {"report_to": to}})
+        for s, to in zip(specs(), ("trackio", ["trackio"], "none"), strict=False)
+    ]
+    (problem,) = engine_problems(asking)
+    assert "report_to=none" in problem
 
 
 def test_vllm_that_is_not_installed_is_one_sentence_with_what_to_do(without_vllm):

@@ -124,6 +124,7 @@ def check(name: str, folder: Path, done: subprocess.CompletedProcess[str]) -> No
         assert run.record.status is Status.OK
         assert len(run.steps) == STEPS
         assert run.spec.model.source.startswith("toy:")
+        assert all(step.logs["grad_norm"] > 0 for step in run.steps), "nothing would be updated"
     page = (folder / "report" / "report.md").read_text(encoding="utf-8")
     assert f"Rehearsal: {len(view.runs)} of {len(view.runs)} runs went through." in page
     assert "Scaled down" in page

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from harness.releases import installed_versions, is_before, unfit_pairing
+from harness.releases import head_problem, installed_versions, is_before, unfit_pairing
 
 
 def test_releases_are_ordered_by_their_numbers():
@@ -43,3 +43,9 @@ def test_installed_versions_are_those_that_would_be_imported():
 
     expected = {"trl": trl.__version__, "transformers": transformers.__version__}
     assert installed_versions() == expected
+
+
+def test_an_adapter_on_the_head_is_refused_from_1_15_on():
+    assert head_problem({"trl": "1.14.2", "transformers": "5.17.0"}) is None
+    assert "lm_head" in head_problem({"trl": "1.15.0", "transformers": "5.17.0"})
+    assert "TRL 1.14 or older" in head_problem({"trl": "1.16.0", "transformers": "5.17.0"})

@@ -21,6 +21,7 @@ from harness.spec import Parallel, RunSpec
 from harness.store import Store
 from tests.conftest import MATRIX
 from tests.fake_worker import COMMAND
+from tests.test_slots import of_one_update
 
 
 def run(
@@ -101,7 +102,7 @@ def test_runs_of_several_processes_go_side_by_side_where_there_is_room(tmp_path)
 def test_a_study_holds_places_for_its_widest_run(tmp_path):
     line = "full: {method: full,"
     asked = f"{line} parallel: {{processes: 2, strategy: ddp}},"
-    (tmp_path / "tiny.yaml").write_text(MATRIX.replace(line, asked, 1))
+    (tmp_path / "tiny.yaml").write_text(of_one_update(MATRIX.replace(line, asked, 1), 2))
     request = Request(
         matrix=str(tmp_path / "tiny.yaml"),
         output_dir=tmp_path / "study",

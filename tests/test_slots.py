@@ -21,7 +21,16 @@ LINE = "full: {method: full, trainer: {learning_rate: 1e-4}}"
 def matrix_text(strategy: str, count: int) -> str:
     """The small matrix, its sft arm `full` over several processes."""
     asked = f"parallel: {{processes: {count}, strategy: {strategy}}}"
-    return MATRIX.replace(LINE, LINE.replace("full,", f"full, {asked},", 1), 1)
+    text = MATRIX.replace(LINE, LINE.replace("full,", f"full, {asked},", 1), 1)
+    return of_one_update(text, count)
+
+
+def of_one_update(text: str, count: int) -> str:
+    """The matrix with both arms of its sft pair learning from as many sequences an update."""
+    lora = "lora: {method: lora, lora: {r: 4}, trainer: {learning_rate: 1e-3"
+    own = "    declared_differences: [learning_rate, gradient_accumulation_steps]\n    arms:"
+    text = text.replace(lora, f"{lora}, gradient_accumulation_steps: {count}", 1)
+    return text.replace("    arms:", own, 1)
 
 
 def specs(strategy: str = "ddp", count: int = 2) -> list[RunSpec]:
@@ -112,5 +121,14 @@ def test_the_completions_of_all_processes_make_whole_groups():
     with pytest.raises(ConfigError) as caught:
         parse_matrix(text, "m")
     assert [p.split(":")[1].strip() for p in caught.value.problems] == [
-        "pairs.grpo-micro.arms.lora-r1"
+        "pairs.grpo-micro.arms.lora-r1",
+        "pairs.grpo-micro",  # and the arms' updates differ in size
     ]
+
+
+def test_more_processes_may_not_mean_more_sequences_an_update():
+    uneven = matrix_text("ddp", 2).replace("gradient_accumulation_steps: 2", "weight_decay: 0.0", 1)
+    uneven = uneven.replace("gradient_accumulation_steps]", "weight_decay]", 1)
+    with pytest.raises(ConfigError, match=r"an update \(full 8, lora 4\)"):
+        parse_matrix(uneven, "m")
+    parse_matrix(matrix_text("ddp", 2), "m")

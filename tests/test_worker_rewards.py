@@ -11,7 +11,7 @@ import pytest
 
 from harness.errors import ConfigError
 from harness.spec import REWARDS
-from harness.worker.rewards import first_turn_only, reward_function, without_reasoning
+from harness.worker.rewards import first_turn_only, reward_function, with_spread, without_reasoning
 
 BOXED = r"The answer is \boxed{72}."
 THOUGHT = "<think>6 times 12 is 72.</think>"
@@ -161,3 +161,13 @@ def test_what_a_base_model_writes_after_its_answer_is_not_judged():
     solution = [r"\boxed{72}", r"\boxed{9}"]
     assert first(completions=completions, solution=solution) == [1.0, 0.0]
     assert first.__name__ == reward.__name__
+
+
+def test_a_toys_rewards_differ_by_text_and_stay_below_a_tenth():
+    texts = [f"completion {i}" for i in range(8)]
+    completions = [[{"role": "assistant", "content": text}] for text in texts]
+    spread = with_spread(reward_function("strip_reasoning_accuracy"))
+    scores = spread(completions=completions, solution=["1"] * 8)
+    assert len(set(scores)) > 4
+    assert all(0 <= score < 0.1 for score in scores)
+    assert spread(completions=completions, solution=["1"] * 8) == scores

@@ -29,9 +29,13 @@ from harness.worker.generation import (
 from harness.worker.methods import peft_config
 from harness.worker.progress import Progress
 from harness.worker.reward_counts import CountedReward
-from harness.worker.rewards import Reward, first_turn_only, reward_function
+from harness.worker.rewards import Reward, first_turn_only, reward_function, with_spread
 from harness.worker.session import autocast, build, configure, open_session, train
 from harness.worker.templates import NEXT_TURN
+
+
+def _is_toy(spec: RunSpec) -> bool:
+    return spec.model.source.startswith("toy:")
 
 
 def train_grpo(spec: RunSpec, launch: Launch, attempt: Path, progress: Progress) -> Result:
@@ -41,7 +45,7 @@ def train_grpo(spec: RunSpec, launch: Launch, attempt: Path, progress: Progress)
     reward = reward_function(spec.reward or "reasoning_accuracy")
     if spec.model.chat_template is not None:
         reward = first_turn_only(reward, NEXT_TURN[spec.model.chat_template])
-    counted = CountedReward(reward)
+    counted = CountedReward(with_spread(reward) if _is_toy(spec) else reward)
 
     def make() -> GRPOTrainer:
         progress.notes += prepare_engine(config, spec, is_cuda=bool(launch.gpus))

@@ -18,6 +18,7 @@ from functools import cache, lru_cache
 from importlib import import_module
 from multiprocessing import get_context
 from typing import Any, TypeVar
+from zlib import crc32
 
 from latex2sympy2_extended import NormalizationConfig
 from math_verify import LatexExtractionConfig, parse, verify
@@ -76,6 +77,22 @@ def first_turn_only(reward: Reward, end: str) -> Reward:
 
     judge.__name__ = getattr(reward, "__name__", type(reward).__name__)
     return judge
+
+
+def with_spread(reward: Reward) -> Reward:
+    """Return a reward function that adds up to 0.1 by a completion's text, for a rehearsal's toys.
+
+    A toy earns nothing, all advantages of a group would be zero, and whatever should be updated would
+    stand still unseen.
+    """
+
+    def spread(*, completions: list[Completion], **kwargs: Any) -> list[float | None]:
+        scores = reward(completions=completions, **kwargs)
+        extra = [crc32(text_of(c).encode(errors="replace")) % 1000 / 10_000 for c in completions]
+        return [None if s is None else s + e for s, e in zip(scores, extra, strict=True)]
+
+    spread.__name__ = getattr(reward, "__name__", type(reward).__name__)
+    return spread
 
 
 def strip_reasoning_accuracy_reward(

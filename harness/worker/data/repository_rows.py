@@ -125,6 +125,8 @@ def _files(name: str, folder: Path, cache: str) -> tuple[str, dict[str, list[str
         and (folder / config).is_dir()
     ):
         where = {"data_dir": config}  # a copy without the README that names its configurations
+    elif config is not None and config not in _named_configs(name, folder):
+        where = {}  # a flat copy of that configuration alone
     try:
         builder = load_dataset_builder(str(folder), cache_dir=cache, **where)
     except UNREADABLE as error:
