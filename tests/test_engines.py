@@ -31,6 +31,7 @@ WITH_VLLM = MATRIX.replace(
 @pytest.fixture
 def without_vllm(monkeypatch, tmp_path):
     """The standard library and an empty folder to import from, whatever is installed here."""
+    specs()  # TRL's arguments are read once a process: before it is out of sight
     own = [p for p in sys.path if p.startswith(sysconfig.get_path("stdlib")) and "site-" not in p]
     monkeypatch.setattr(sys, "path", [str(tmp_path), *own])
     return tmp_path
