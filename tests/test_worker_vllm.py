@@ -136,12 +136,32 @@ def test_what_is_sampled_from_is_what_was_trained(study, arm):
 
 @pytest.mark.parametrize("arm", WITH_VLLM)
 def test_weights_are_synced_once_a_step_within_generation(study, arm):
+    """The first step's weights are those that were judged before it: vLLM has them already."""
     phases = study.rows(arm, "phases")
     syncs = [p for p in phases if p["phase"] == "weight_sync"]
     generations = [p for p in phases if p["phase"] == "generate"]
-    assert len(syncs) == len(generations) == STEPS
-    for sync, generation in zip(syncs, generations, strict=True):
-        assert generation["begin_ns"] <= sync["begin_ns"] < sync["end_ns"] <= generation["end_ns"]
+    evaluations = [p for p in phases if p["phase"] == "evaluate"]
+    assert len(generations) == STEPS
+    assert len(evaluations) == 2
+    spans = [evaluations[0], *generations[1:], evaluations[1]]
+    for sync, span in zip(syncs, spans, strict=True):
+        assert span["begin_ns"] <= sync["begin_ns"] < sync["end_ns"] <= span["end_ns"]
+
+
+def test_what_samples_for_training_samples_held_out_completions(study):
+    note = "Held-out completions were sampled by vLLM."
+    assert all(note in study.result(arm)["notes"] for arm in WITH_VLLM)
+    assert note not in study.result("lora-r1")["notes"]
+    for arm in WITH_VLLM:
+        assert (study.attempt(arm) / "heartbeat").exists()
+
+
+def test_both_engines_judge_the_untrained_model_alike(study):
+    """Of 256 completions each, whose engines draw different noise: three standard errors apart."""
+    values = {arm: study.result(arm)["evaluations"][0]["value"] for arm in (*WITH_VLLM, "lora-r1")}
+    assert values["full"] == values["lora-r1-vllm"]  # the same weights and the same seed
+    assert 0.05 < values["lora-r1"] < 0.95
+    assert abs(values["full"] - values["lora-r1"]) < 3 * (2 * 0.25 / 256) ** 0.5
 
 
 def test_the_pool_is_memory_that_the_sampler_sees(study):
