@@ -3,6 +3,9 @@
 FLOPs count matrix multiplications as `summary.model_flops` does: 6 per weight and token in full
 fine-tuning, 4 per weight and 6 per adapter weight with LoRA; a forward pass alone is 2. Attention
 scores and recomputation are left out of the work and paid for in the rate card's utilisation.
+Held-out completions that transformers samples are priced by the memory that is read, since a step of
+its generate() takes about as long for one row as for a batch: all weights once per token position, and
+each batch runs to its longest completion.
 """
 
 from __future__ import annotations
@@ -29,6 +32,9 @@ class Work(Frozen):
     decode_flops: float = Field(description="sampling token by token (grpo)")
     evaluation_flops: float
     evaluation_decode_flops: float = Field(description="sampling held-out completions (grpo)")
+    evaluation_read_bytes: float = Field(
+        description="weights read to sample them with transformers; 0 where vLLM samples"
+    )
 
     @property
     def total_flops(self) -> float:
@@ -63,7 +69,7 @@ def estimate_work(spec: RunSpec, facts: ModelFacts, load: Workload) -> Work | No
     trained = rows * load.mean_length
     per_token = 6 * weights if spec.lora is None else 4 * weights + 6 * adapter
     sampled = -(-rows // int(argument(spec, "num_iterations") or 1)) if spec.task == "grpo" else 0
-    held_out = _held_out_rows(spec, load.steps)
+    held_out = sum(n * rows for n, rows in _measures(spec, load.steps))
     prompt = load.mean_length - load.mean_completion
     evaluated = held_out * load.mean_length
     decoded = held_out * load.mean_completion
@@ -78,6 +84,9 @@ def estimate_work(spec: RunSpec, facts: ModelFacts, load: Workload) -> Work | No
         decode_flops=float(2 * weights * sampled * load.mean_completion),
         evaluation_flops=float(2 * weights * (evaluated - decoded)),
         evaluation_decode_flops=float(2 * weights * decoded),
+        evaluation_read_bytes=float(
+            _held_out_batches(spec, load) * (load.scored or 0) * weights * load.weight_bytes
+        ),
     )
 
 
@@ -85,11 +94,16 @@ def price(spec: RunSpec, work: Work, load: Workload, gpu: GpuRates) -> Cost:
     """Turn work into time and money. Several GPUs share training and sampling, not evaluation."""
     peak = gpu.peak_bf16_flops.value
     in_batches = peak * gpu.training_utilization.value
-    by_transformers = peak * gpu.transformers_utilization.value
-    sampling = peak * gpu.vllm_utilization.value if argument(spec, "use_vllm") else by_transformers
+    uses_vllm = argument(spec, "use_vllm")
+    sampler = gpu.vllm_utilization if uses_vllm else gpu.transformers_utilization
+    sampling = peak * sampler.value
     shared_s = (work.train_flops + work.score_flops + work.prefill_flops) / in_batches
     shared_s += work.decode_flops / sampling
-    alone_s = work.evaluation_flops / in_batches + work.evaluation_decode_flops / by_transformers
+    alone_s = work.evaluation_flops / in_batches
+    if work.evaluation_read_bytes:
+        alone_s += work.evaluation_read_bytes / gpu.memory_bytes_per_s.value
+    else:
+        alone_s += work.evaluation_decode_flops / sampling
     wall_s = shared_s / load.processes + alone_s
     gpu_hours = wall_s * load.processes / 3600
     return Cost(wall_s=wall_s, gpu_hours=gpu_hours, usd=gpu_hours * gpu.usd_per_hour.value)
@@ -110,10 +124,18 @@ def _scorings(spec: RunSpec) -> int:
     return int(bool(argument(spec, "beta"))) + int(bool(is_reused or corrects))
 
 
-def _held_out_rows(spec: RunSpec, steps: int) -> int:
-    """Rows evaluated: both splits before and after, validation rows on the way."""
-    rows = spec.dataset
-    every = spec.evaluation.every_steps
+def _measures(spec: RunSpec, steps: int) -> tuple[tuple[int, int], ...]:
+    """How often each split is measured, and its rows: both before and after, one on the way too."""
+    rows, every = spec.dataset, spec.evaluation.every_steps
     between = (steps - 1) // every if every else 0
-    total = 2 * (rows.test_rows + rows.validation_rows) + between * rows.validation_rows
-    return total * (spec.evaluation.samples_per_prompt if spec.task == "grpo" else 1)
+    samples = spec.evaluation.samples_per_prompt if spec.task == "grpo" else 1
+    return (2, rows.test_rows * samples), (2 + between, rows.validation_rows * samples)
+
+
+def _held_out_batches(spec: RunSpec, load: Workload) -> int:
+    """Batches of held-out completions that transformers samples. Source: `worker.held_out`."""
+    is_by_vllm = load.pool is not None and load.pool.tensor_parallel == 1
+    if spec.task != "grpo" or is_by_vllm or load.steps is None:
+        return 0
+    size = spec.evaluation.batch_size
+    return sum(n * -(-rows // size) for n, rows in _measures(spec, load.steps))

@@ -16,6 +16,8 @@ from harness.errors import MachineError
 # A trained adapter, in PEFT's own names, where the matrix asks to keep it.
 ADAPTER = "adapter"
 ADAPTER_FILES = (f"{ADAPTER}/adapter_config.json", f"{ADAPTER}/adapter_model.safetensors")
+# A worker's sign of life within a phase that writes nothing: an empty file, only its time counts.
+HEARTBEAT = "heartbeat"
 # An attempt's raw files, hashed when it is sealed.
 RAW_FILES = frozenset(
     {

@@ -36,6 +36,9 @@ class GpuRates(Frozen):
     gigabytes: PositiveInt = Field(description="its size as it is sold, for sentences only")
     memory_bytes: Assumed[PositiveInt] = Field(description="all of its memory")
     peak_bf16_flops: Assumed[Positive] = Field(description="bf16 FLOP/s without sparsity")
+    memory_bytes_per_s: Assumed[Positive] = Field(
+        description="bandwidth of its memory, which bounds a step of generate() from below"
+    )
     training_utilization: Assumed[Share] = Field(
         description="share of the peak that a training step reaches, recomputation not counted as work"
     )

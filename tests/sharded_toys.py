@@ -28,7 +28,7 @@ from transformers import AutoModelForCausalLM
 from harness.catalog import MODELS, ModelFacts
 from harness.spec import Evaluation, Model, Parallel
 from harness.worker.architectures import toy_config
-from harness.worker.grpo import HeldOutReward
+from harness.worker.held_out import HeldOutReward
 from harness.worker.models import load_model
 from harness.worker.sft import held_out_nll
 from harness.worker.wrapping import is_as_asked, wrapper_of

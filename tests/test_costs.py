@@ -75,10 +75,36 @@ def test_several_gpus_share_training_and_repeat_the_evaluation():
     spec, _, work = worked("grpo-8b.full")
     four, one = (price(spec, work, load_of(spec, processes=n), GPU) for n in (4, 1))
     evaluation_s = work.evaluation_decode_flops / (
-        GPU.peak_bf16_flops.value * GPU.transformers_utilization.value
+        GPU.peak_bf16_flops.value * GPU.vllm_utilization.value
     ) + work.evaluation_flops / (GPU.peak_bf16_flops.value * GPU.training_utilization.value)
     assert four.wall_s - evaluation_s == pytest.approx((one.wall_s - evaluation_s) / 4)
     assert four.gpu_hours == pytest.approx(four.wall_s * 4 / 3600)
+
+
+def test_held_out_completions_of_transformers_cost_a_read_of_all_weights_per_token_of_a_batch():
+    """64 and 256 rows in batches of 16, before and after: 40 batches of 1,024 steps."""
+    spec, load, work = worked("grpo-8b.full-alone", use_vllm=False)
+    weights = count_groups(facts_of(spec)).matmul * load.weight_bytes
+    assert work.evaluation_read_bytes == 40 * 1024 * weights
+    idle = {"steps": 0, "train_flops": 0.0, "score_flops": 0.0, "prefill_flops": 0.0}
+    rest = work.model_copy(update={**idle, "decode_flops": 0.0, "evaluation_flops": 0.0})
+    expected_s = 40 * 1024 * weights / GPU.memory_bytes_per_s.value
+    assert price(spec, rest, load, GPU).wall_s == pytest.approx(expected_s)
+    larger = spec.model_copy(
+        update={"evaluation": spec.evaluation.model_copy(update={"batch_size": 48})}
+    )
+    batches = 2 * (2 + 6)  # the last batch of either split is not full
+    again = estimate_work(larger, facts_of(spec), load)
+    assert again.evaluation_read_bytes == batches * 1024 * weights
+
+
+@pytest.mark.parametrize(
+    ("trainer", "samples_by_vllm"),
+    [({}, True), ({"vllm_mode": "server"}, False), ({"vllm_tensor_parallel_size": 2}, False)],
+)
+def test_vllm_samples_held_out_completions_where_every_process_has_one(trainer, samples_by_vllm):
+    *_, work = worked("grpo-8b.full", **trainer)
+    assert (work.evaluation_read_bytes == 0) is samples_by_vllm
 
 
 def test_unknown_steps_have_no_work():

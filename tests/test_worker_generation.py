@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import json
 import os
+import random
 from types import SimpleNamespace
 
+import numpy
 import pytest
 import torch
+import transformers
+from accelerate import Accelerator
+from accelerate.state import AcceleratorState
 
 from harness.errors import ConfigError, MachineError
 from harness.matrix import expand, parse_matrix
@@ -110,9 +115,21 @@ def test_sleeping_on_a_cpu_is_refused(monkeypatch):
         prepare_engine(config(vllm_enable_sleep_mode=True), SPEC, is_cuda=False)
 
 
+@pytest.fixture
+def one_process():
+    """What accelerate knows once a trainer is built."""
+    AcceleratorState._reset_state(reset_partial_state=True)
+    yield Accelerator(cpu=True)
+    AcceleratorState._reset_state(reset_partial_state=True)
+
+
+@pytest.mark.usefixtures("one_process")
 def test_the_run_s_seed_counts_after_an_engine_that_sets_its_own():
     build_with_engine(lambda: torch.manual_seed(0), config(), seed=7)
     assert torch.initial_seed() == 7
+    drawn = (torch.rand(3).tolist(), random.random(), numpy.random.rand())
+    transformers.set_seed(7)  # one process has the seed itself, no number of its own added to it
+    assert drawn == (torch.rand(3).tolist(), random.random(), numpy.random.rand())
     build_with_engine(lambda: torch.manual_seed(3), config(use_vllm=False), seed=7)
     assert torch.initial_seed() == 3
 

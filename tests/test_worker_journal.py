@@ -1,11 +1,13 @@
 from __future__ import annotations
 
 import json
+import os
 from contextlib import closing
 from pathlib import Path
 
 import pytest
 
+from harness.launch.watch import PROGRESS_FILES
 from harness.worker.journal import Journal
 
 
@@ -38,3 +40,20 @@ def test_what_ends_a_phase_is_not_replaced_by_a_gpu_that_no_longer_answers(tmp_p
     with closing(journal), pytest.raises(ValueError, match="cause"), journal.phase("train"):
         raise ValueError("the cause")
     assert [p["phase"] for p in phases(tmp_path)] == ["train"]
+
+
+def test_every_beat_is_seen_by_who_watches_for_stalls(tmp_path):
+    with closing(Journal(tmp_path, is_cuda=False)) as journal:
+        before = set(tmp_path.iterdir())
+        journal.beat()
+        (heartbeat,) = set(tmp_path.iterdir()) - before
+        assert heartbeat.name in PROGRESS_FILES
+        os.utime(heartbeat, ns=(0, 0))
+        journal.beat()
+        assert heartbeat.stat().st_mtime_ns > 0
+
+
+def test_a_silent_journal_leaves_no_file(tmp_path):
+    with closing(Journal(tmp_path, is_cuda=False, is_silent=True)) as journal:
+        journal.beat()
+    assert list(tmp_path.iterdir()) == []

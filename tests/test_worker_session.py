@@ -19,7 +19,7 @@ from harness.record import EvaluationPoint, Split, Status
 from harness.spec import Evaluation, Model
 from harness.worker.callbacks import StepJournal
 from harness.worker.data import Splits, limited
-from harness.worker.grpo import HeldOutReward
+from harness.worker.held_out import HeldOutReward
 from harness.worker.journal import Journal
 from harness.worker.models import Loaded, load_model
 from harness.worker.progress import Progress
@@ -96,6 +96,33 @@ def test_held_out_nll_computes_in_the_precision_that_trains():
     )
     assert held_out_nll(trainer, "test", 0, 1).value is not None
     assert trainer.model.computed_in == [torch.bfloat16]
+
+
+def test_a_long_evaluation_gives_a_sign_of_life_after_every_batch():
+    tokens = torch.ones(1, 3, dtype=torch.long)
+    trainer = trainer_of(
+        Toy(),
+        eval_dataset={"test": [0] * 5},
+        data_collator=lambda _: {"input_ids": tokens, "labels": tokens.clone()},
+    )
+    batches: list[int] = []
+    held_out_nll(trainer, "test", 0, 2, lambda: batches.append(len(trainer.model.computed_in)))
+    assert batches == [1, 2, 3]
+    loaded = load_model(Model(source="embedded:micro-llama"))
+    trainer = trainer_of(loaded.model, processing_class=loaded.tokenizer)
+    row = {"prompt": [{"role": "user", "content": "1+2=?"}], "solution": "3"}
+    scored: list[str] = []
+
+    def reward(completions: Any, solution: list[str], **_: Any) -> list[float]:
+        scored.extend(solution)
+        return [1.0] * len(completions)
+
+    evaluation = Evaluation(batch_size=2, samples_per_prompt=2)
+    held_out = HeldOutReward(trainer, reward, evaluation, 0, beat=lambda: batches.append(4))
+    held_out.measure(Dataset.from_list([row] * 3), "test", 0)
+    assert batches == [1, 2, 3, 4, 4, 4]
+    assert scored == ["3"] * 6
+    assert held_out.notes() == []
 
 
 def test_held_out_reward_samples_in_the_precision_that_trains():

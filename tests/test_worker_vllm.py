@@ -8,6 +8,8 @@ from __future__ import annotations
 import json
 import os
 import signal
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -136,12 +138,65 @@ def test_what_is_sampled_from_is_what_was_trained(study, arm):
 
 @pytest.mark.parametrize("arm", WITH_VLLM)
 def test_weights_are_synced_once_a_step_within_generation(study, arm):
+    """The first step's weights are those that were judged before it: vLLM has them already."""
     phases = study.rows(arm, "phases")
     syncs = [p for p in phases if p["phase"] == "weight_sync"]
     generations = [p for p in phases if p["phase"] == "generate"]
-    assert len(syncs) == len(generations) == STEPS
-    for sync, generation in zip(syncs, generations, strict=True):
-        assert generation["begin_ns"] <= sync["begin_ns"] < sync["end_ns"] <= generation["end_ns"]
+    evaluations = [p for p in phases if p["phase"] == "evaluate"]
+    assert len(generations) == STEPS
+    assert len(evaluations) == 2
+    spans = [evaluations[0], *generations[1:], evaluations[1]]
+    for sync, span in zip(syncs, spans, strict=True):
+        assert span["begin_ns"] <= sync["begin_ns"] < sync["end_ns"] <= span["end_ns"]
+
+
+def test_what_samples_for_training_samples_held_out_completions(study):
+    note = "Held-out completions were sampled by vLLM."
+    assert all(note in study.result(arm)["notes"] for arm in WITH_VLLM)
+    assert note not in study.result("lora-r1")["notes"]
+    for arm in WITH_VLLM:
+        assert (study.attempt(arm) / "heartbeat").exists()
+
+
+@pytest.fixture(scope="module")
+def judged(tmp_path_factory) -> dict[str, Any]:
+    folder = tmp_path_factory.mktemp("judged")
+    (folder / "vllm.yaml").write_text(MATRIX)
+    command = [
+        sys.executable,
+        "-m",
+        "tests.held_out_engines",
+        str(folder / "vllm.yaml"),
+        str(folder),
+    ]
+    subprocess.run(command, check=True, cwd=Path(__file__).parent.parent)
+    return json.loads((folder / "found.json").read_text())
+
+
+def test_both_engines_judge_a_model_alike(judged):
+    """1,024 completions each, of other noise: within four standard errors."""
+    one, other = judged["vllm"]["value"], judged["transformers"]["value"]
+    assert len(judged["vllm"]["texts"]) == len(judged["transformers"]["texts"]) == 1024
+    assert 0.05 < other < 0.95
+    assert abs(one - other) < 4 * (2 * other * (1 - other) / 1024) ** 0.5
+    assert judged["vllm"]["notes"] == ["Held-out completions were sampled by vLLM."]
+    assert judged["transformers"]["notes"] != judged["vllm"]["notes"]
+
+
+def test_the_seed_and_the_weights_decide_what_vllm_samples(judged):
+    assert judged["again"]["texts"] == judged["vllm"]["texts"]
+    assert judged["other seed"]["texts"] != judged["vllm"]["texts"]
+    assert judged["other weights"]["texts"] != judged["vllm"]["texts"]
+    copies = [judged["vllm"]["texts"][i::256] for i in range(256)]
+    assert any(
+        len(set(texts)) > 1 for texts in copies
+    )  # copies of a prompt have noise of their own
+
+
+def test_judging_leaves_training_s_random_numbers_and_gives_signs_of_life(judged):
+    assert not any(found["moved_training"] for found in judged.values())
+    assert judged["vllm"]["beats"] == 1024  # completions
+    assert judged["transformers"]["beats"] == 4  # batches
 
 
 def test_the_pool_is_memory_that_the_sampler_sees(study):

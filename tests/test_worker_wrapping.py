@@ -140,11 +140,12 @@ def test_every_architecture_shards_over_two_processes_and_computes_the_same(tmp_
     )
     assert done.returncode == 0, done.stderr[-2000:]
     *toys, evaluated = [json.loads(line) for line in done.stdout.splitlines()]
+    by_repository = {facts.repository: facts for facts in MODELS.values()}
     assert {(t["repository"], t["has_adapter"]) for t in toys} == {
-        (name, has_adapter) for name in MODELS for has_adapter in (False, True)
+        (name, has_adapter) for name in by_repository for has_adapter in (False, True)
     }
     for toy in toys:
-        layer = f"FSDP{LAYERS[MODELS[toy['repository']].architecture]}"
+        layer = f"FSDP{LAYERS[by_repository[toy['repository']].architecture]}"
         assert toy["layer_classes"] == [layer] == [toy["wrapper"]]
         assert toy["wrapped"].count(layer) == toy["layers"] >= 2
         assert toy["all_layers_sharded"]

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from harness.files import HEARTBEAT
 from harness.launch import Handle
 from harness.launch.ending import (
     Ending,
@@ -24,8 +25,8 @@ from harness.launch.ending import (
 )
 from harness.record import Exit, Status
 
-# Any growth of these is progress; `heartbeat` is for work that writes neither steps nor phases.
-PROGRESS_FILES = ("steps.jsonl", "phases.jsonl", "heartbeat")
+# Any growth of these is progress; the heartbeat is for work that writes neither steps nor phases.
+PROGRESS_FILES = ("steps.jsonl", "phases.jsonl", HEARTBEAT)
 # A process that SIGKILL does not end sits in the kernel (a dead disk or driver): report it.
 UNKILLABLE_S = 30.0
 _OOM_COUNT_S = 1.0

@@ -18,7 +18,7 @@ from typing import Any, TypeVar
 
 import torch
 import transformers
-from transformers import set_seed
+from accelerate.utils import set_seed
 from trl import GRPOConfig, GRPOTrainer
 
 from harness.errors import ConfigError, MachineError
@@ -103,7 +103,8 @@ def build_with_engine(make: Callable[[], T], config: GRPOConfig, seed: int) -> T
     """Build a trainer whose engine may have to be started or reached.
 
     A vLLM in this process seeds torch with a number of its own, the same for every run: without the
-    run's seed set again, all seeds would sample the same noise.
+    run's seed set again, all seeds would sample the same noise. As in TRL, each process of a run gets
+    noise of its own.
 
     Raises: MachineError if the vLLM server does not answer.
     """
@@ -117,7 +118,7 @@ def build_with_engine(make: Callable[[], T], config: GRPOConfig, seed: int) -> T
             f"{error} Start it, or set vllm_mode: colocate"
         ) from error
     if config.use_vllm:
-        set_seed(seed)
+        set_seed(seed, device_specific=True)
     return made
 
 

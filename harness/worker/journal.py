@@ -18,6 +18,7 @@ from pathlib import Path
 import psutil
 import torch
 
+from harness.files import HEARTBEAT
 from harness.record import Phase, PhaseRow, StepRow
 
 
@@ -34,6 +35,7 @@ class Journal:
         steps, phases = attempt / "steps.jsonl", attempt / "phases.jsonl"
         if is_silent:
             steps = phases = Path(os.devnull)
+        self._heartbeat = None if is_silent else attempt / HEARTBEAT
         self._steps = steps.open("a", encoding="utf-8")
         self._phases = phases.open("a", encoding="utf-8")
         self._process = psutil.Process()
@@ -52,6 +54,11 @@ class Journal:
         """Write one optimizer step."""
         self._steps.write(row.model_dump_json() + "\n")
         self._steps.flush()
+
+    def beat(self) -> None:
+        """Give a sign of life within a long phase; the supervisor takes silence for a stall."""
+        if self._heartbeat is not None:
+            self._heartbeat.touch()
 
     def now_ns(self) -> int:
         """Read the clock once all work that was handed to the GPU is done."""

@@ -8,6 +8,7 @@ by their number. (The trainer's own eval_loss averages batches of unequal token 
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -46,13 +47,21 @@ def train_sft(spec: RunSpec, launch: Launch, attempt: Path, progress: Progress) 
         session,
         trainer,
         StepJournal(session.journal, progress, per_step),
-        lambda split, step: held_out_nll(trainer, split, step, spec.evaluation.batch_size),
+        lambda split, step: held_out_nll(
+            trainer, split, step, spec.evaluation.batch_size, session.journal.beat
+        ),
     )
 
 
 @torch.no_grad()
-def held_out_nll(trainer: SFTTrainer, split: Split, step: int, batch_size: int) -> EvaluationPoint:
-    """Measure the NLL of a split in nats per completion token.
+def held_out_nll(
+    trainer: SFTTrainer,
+    split: Split,
+    step: int,
+    batch_size: int,
+    beat: Callable[[], object] = lambda: None,
+) -> EvaluationPoint:
+    """Measure the NLL of a split in nats per completion token; `beat` is called after every batch.
 
     Rows are batched by hand: a DataLoader would draw from the global random generator, and an
     evaluation must leave training's random numbers as they were.
@@ -77,6 +86,7 @@ def held_out_nll(trainer: SFTTrainer, split: Split, step: int, batch_size: int) 
         kept = labels != -100
         nats += cross_entropy(logits[kept].float(), labels[kept], reduction="sum").item()
         tokens += int(kept.sum())
+        beat()
     model.train(was_training)
     return EvaluationPoint(
         step=step,
