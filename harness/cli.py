@@ -20,16 +20,17 @@ from harness.errors import EXIT_INTERRUPTED, ConfigError, HarnessError, StudyErr
 from harness.exchange import fetch, publish
 from harness.options import (
     BUDGET,
+    FILTER,
     JSON,
     MAP,
     MATRIX,
     OFFLINE,
     POSITIVE,
+    SEEDS,
+    SETTINGS,
     STUDY,
     Commands,
     gib_to_bytes,
-    parse_seeds,
-    parse_settings,
 )
 from harness.planning import plan
 
@@ -103,27 +104,9 @@ for command in (runs, matrix, plan, fetch, publish):
 # Every option but launcher, cold, dry-run, json and quiet is a field of bench.Request, by its name there.
 @cli.command(epilog=BENCH_EXAMPLES)
 @MATRIX
-@click.option(
-    "--set",
-    "overrides",
-    multiple=True,
-    callback=parse_settings,
-    metavar="KEY=VALUE",
-    help="a trainer argument, by TRL's own name; for every run that knows it",
-)
-@click.option(
-    "--filter",
-    "filters",
-    multiple=True,
-    metavar="PATTERN",
-    help="only runs whose pair.arm.sSEED matches, e.g. 'grpo-*' or '*.full.*'",
-)
-@click.option(
-    "--seeds",
-    callback=parse_seeds,
-    metavar="LIST",
-    help="instead of the matrix's, e.g. 0,1,2 or 0-4",
-)
+@SETTINGS
+@FILTER
+@SEEDS
 @click.option(
     "--output-dir",
     "-o",

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from harness.options import JSON, MAP, MATRIX, OFFLINE, STUDY, parse_seeds, parse_settings
+from harness.options import BUDGET, FILTER, JSON, MAP, MATRIX, OFFLINE, SEEDS, SETTINGS, STUDY
 
 if TYPE_CHECKING:
     from harness.hub import Snapshot
@@ -33,23 +33,10 @@ Examples:
 # Every option but the last two is a field of plan.Request, by its name there.
 @click.command(epilog=FETCH_EXAMPLES)
 @MATRIX
-@click.option(
-    "--set",
-    "overrides",
-    multiple=True,
-    callback=parse_settings,
-    metavar="KEY=VALUE",
-    help="as for `harness bench`",
-)
-@click.option(
-    "--filter", "filters", multiple=True, metavar="PATTERN", help="only what these runs read"
-)
-@click.option("--seeds", callback=parse_seeds, metavar="LIST", help="as for `harness bench`")
-@click.option(
-    "--budget",
-    type=click.Choice(["short", "standard", "full"]),
-    help="as for `harness bench`",
-)
+@SETTINGS
+@FILTER
+@SEEDS
+@BUDGET
 @click.option(
     "--output-dir",
     "-o",
