@@ -7,6 +7,8 @@ import random
 import time
 from pathlib import Path
 
+import pytest
+
 from harness.store import Store
 from tests.conftest import MATRIX
 from tests.test_bench import run, supervisor
@@ -21,6 +23,7 @@ def finished(folder: Path) -> set[str]:
     }
 
 
+@pytest.mark.slow
 def test_kills_at_random_points_end_with_the_undisturbed_set_of_runs(tmp_path: Path):
     calm, stormy = tmp_path / "calm", tmp_path / "stormy"
     for folder in (calm, stormy):

@@ -55,7 +55,8 @@ def test_runs_that_sample_with_transformers_need_nothing(without_vllm):
     assert engine_problems(specs(use_vllm=False)) == []
 
 
-def test_trackio_that_is_not_installed_is_found_before_anything_trains(without_vllm):
+def test_trackio_that_is_not_installed_is_found_before_anything_trains(without_vllm, monkeypatch):
+    monkeypatch.delitem(sys.modules, "trackio", raising=False)  # TRL may have imported it
     asking = [
         s.model_copy(update={"trainer": {"report_to": to}})
         for s, to in zip(specs(), ("trackio", ["trackio"], "none"), strict=False)

@@ -111,6 +111,7 @@ def test_offline_reads_the_cache_and_touches_no_network(hub, folder):
     assert hub.requests == []
 
 
+@pytest.mark.slow
 def test_a_download_that_broke_off_goes_on(hub, folder):
     content = b"w" * 3_000_000
     hub.repos[("models", MODEL)].commits[0]["model.safetensors"] = content
@@ -254,6 +255,7 @@ def launches(folder: Path) -> dict[str, dict]:
     return {p.parent.parent.name.rsplit("-", 1)[0]: json.loads(p.read_text()) for p in found}
 
 
+@pytest.mark.slow
 def test_a_study_keeps_its_commits_though_main_moves(hub, folder):
     repo: Repo = hub.repos[("models", MODEL)]
     begun = repo.head
@@ -279,6 +281,7 @@ def test_a_study_keeps_its_commits_though_main_moves(hub, folder):
     assert hub.requests == []  # all is done: nobody is asked
 
 
+@pytest.mark.slow
 def test_a_study_refuses_another_folder_and_a_changed_one(hub, folder):
     own, other = folder / "own", folder / "other"
     for place in (own, other):
@@ -307,6 +310,7 @@ def test_nothing_is_trained_or_planned_before_access_is_certain(hub, folder):
     assert list(folder.glob("study/runs/*")) == []
 
 
+@pytest.mark.slow
 def test_what_the_preflight_finds_stops_the_study(hub, folder):
     refused = bench(hub, folder, "sft-micro", FAKE_PREFLIGHT="problem")
     assert refused.returncode == 2

@@ -65,6 +65,7 @@ def test_a_report_says_how_many_there_are_where_not_all_are_listed():
     assert rest == ["a", "b"]
 
 
+@pytest.mark.slow
 def test_a_real_run_counts_the_rows_that_trl_cut_and_those_that_were_left_out(tmp_path):
     from harness.bench import bench
 
