@@ -132,7 +132,9 @@ def evaluation(spec: RunSpec, facts: ModelFacts, load: Workload, size: ElementBy
     each_row = spec.evaluation.samples_per_prompt if spec.task == "grpo" else 1
     rows = min(spec.evaluation.batch_size, spec.dataset.test_rows * each_row)
     tokens = rows * (load.length or 0)
-    if spec.task == "grpo":
+    if spec.task == "grpo" and load.pool is not None and load.pool.tensor_parallel == 1:
+        each, note = 0, "held-out completions are sampled from vLLM's pool"
+    elif spec.task == "grpo":
         each = cache_bytes_per_token(facts, size)
         note = (
             f"keys and values of {rows} held-out completions (evaluation.batch_size), transformers"

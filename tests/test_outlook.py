@@ -52,14 +52,22 @@ def test_copies_of_a_model_do_not_help_it_to_fit():
 
 def test_one_argument_that_would_make_it_fit_is_named():
     spec = SPECS[2]
-    evaluation = spec.evaluation.model_copy(update={"batch_size": 128})
-    arm = arm_of("lora-r1", changed("lora-r1", evaluation=evaluation))
+    alone = {**spec.trainer, "use_vllm": False}  # vLLM would hold the held-out completions too
+
+    def judged(batch):
+        evaluation = spec.evaluation.model_copy(update={"batch_size": batch})
+        return arm_of("lora-r1", changed("lora-r1", evaluation=evaluation, trainer=alone))
+
+    arm = judged(256)
     assert arm.fits is False
     named = arm.verdict.partition("or with evaluation.batch_size ")[2].split()[0]
-    fits = spec.evaluation.model_copy(update={"batch_size": int(named)})
-    assert arm_of("lora-r1", changed("lora-r1", evaluation=fits)).fits is True
-    twice = spec.evaluation.model_copy(update={"batch_size": 2 * int(named)})
-    assert arm_of("lora-r1", changed("lora-r1", evaluation=twice)).fits is False
+    assert judged(int(named)).fits is True
+    assert judged(2 * int(named)).fits is False
+
+
+def test_completions_that_vllm_samples_need_no_room_of_their_own():
+    evaluation = SPECS[2].evaluation.model_copy(update={"batch_size": 4096})
+    assert arm_of("lora-r1", changed("lora-r1", evaluation=evaluation)).fits is True
 
 
 def test_a_machine_s_gpus_decide_what_would_be_skipped():
