@@ -17,7 +17,6 @@ from pathlib import Path
 from types import FrameType
 
 from harness import __version__
-from harness.engines import require_engines
 from harness.errors import ConfigError, NewerFormatError, RunsFailed, StudyError
 from harness.hub import Obtained, obtain
 from harness.launch import Launch, Launcher
@@ -76,7 +75,7 @@ def bench(
         store.sweep()
         study = study_of(store, plan, request)
         # Before signals are caught: Ctrl-C ends a download at once.
-        obtained = _obtain(store, plan, request, display, preflight)
+        obtained = _obtain(store, plan, request, launcher, display, preflight)
         store.write_study(study)
         if obtained.snapshots:
             write_sources(store, obtained.sources)
@@ -111,7 +110,12 @@ def _bench(
 
 
 def _obtain(
-    store: Store, plan: Plan, request: Request, display: Display, preflight: Sequence[str]
+    store: Store,
+    plan: Plan,
+    request: Request,
+    launcher: Launcher,
+    display: Display,
+    preflight: Sequence[str],
 ) -> Obtained:
     """Put what the runs read on this machine and look at it, unless every run is done."""
 
@@ -123,7 +127,7 @@ def _obtain(
     if not pending:
         check_maps(request.maps, needs(plan.specs), known)
         return Obtained()
-    require_engines(pending)
+    launcher.check(pending)
     is_quiet = not display.has_bars
     obtained = obtain(plan.specs, request.maps, known, tell, is_quiet=is_quiet)
     for note in check_sources(plan.specs, obtained.places, preflight):

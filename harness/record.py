@@ -243,6 +243,23 @@ class Exit(Frozen):
     ended_by: Literal["itself", "supervisor", "outside"] = "itself"
 
 
+class Container(Frozen):
+    """The container that an attempt ran in, as it was asked for."""
+
+    name: str = Field(description="unique; how the engine and a left-over's finder know it")
+    engine: str = Field(description="the engine and its version, e.g. 'docker 20.10.24'")
+    image: str = Field(description="as the command named it")
+    image_id: str = Field(description="the engine's own digest of the image: sha256:…")
+    digest: str | None = Field(
+        None, description="a registry's digest of it (repository@sha256:…); null if never pushed"
+    )
+    user: str = Field(description="uid:gid that the worker runs as")
+    network: str = Field("none", description="the engine's network mode")
+    memory_limit_bytes: Count | None = Field(
+        None, description="the container's limit, enforced by its cgroup; null is unlimited"
+    )
+
+
 class Attempt(Frozen):
     """One try at a run."""
 
@@ -254,6 +271,9 @@ class Attempt(Frozen):
     ended_utc: str
     wall_s: float = Field(ge=0)
     exit: Exit
+    container: Container | None = Field(
+        None, exclude_if=absent(None), description="null: a process of the supervisor's own machine"
+    )
 
 
 class Record(Frozen):

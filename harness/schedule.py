@@ -25,7 +25,7 @@ from harness.launch.ending import Ending
 from harness.launch.watch import Limits, Watched
 from harness.measure.sampler import Sampler
 from harness.progress import Active, Display, Event, EventKind
-from harness.record import Attempt, Record, Status, StepRow
+from harness.record import Attempt, Container, Record, Status, StepRow
 from harness.recovery import attempt_number, note_process, seal, utc_text
 from harness.slots import Slot, processes
 from harness.spec import RunSpec
@@ -56,6 +56,7 @@ class Running:
     sampler: Sampler | None
     started: datetime
     began_s: float
+    container: Container | None
     tail: StepTail = field(init=False)
 
     def __post_init__(self) -> None:
@@ -118,7 +119,7 @@ class Schedule:
         cores = tuple(s.core for s in slots if s.core is not None)
         gpus = tuple(s.gpu for s in slots if s.gpu is not None)
         places = {"parallel": spec.parallel, "cores": cores, "gpus": gpus}
-        launch = launch.model_copy(update=places)
+        launch = self.launcher.prepare(attempt, launch.model_copy(update=places))
         store.write_attempt(attempt, launch, "launch.json")
         started, began_s = datetime.now(UTC), time.monotonic()
         sampler = None
@@ -137,7 +138,9 @@ class Schedule:
                 {"run_id": spec.run_id, "cores": cores, "gpus": gpus},
             )
         )
-        return Running(spec, slots, attempt, handle, watched, sampler, started, began_s)
+        return Running(
+            spec, slots, attempt, handle, watched, sampler, started, began_s, launch.container
+        )
 
     def _finish(self, run: Running, ending: Ending) -> None:
         wall_s = time.monotonic() - run.began_s
@@ -153,6 +156,7 @@ class Schedule:
             ended_utc=utc_text(datetime.now(UTC)),
             wall_s=wall_s,
             exit=ending.exit,
+            container=run.container,
         )
         self.store.write_attempt(run.attempt, attempt, "attempt.json")
         record = seal(self.store, run.spec, self.conditions.harness_version)

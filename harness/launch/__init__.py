@@ -9,13 +9,14 @@ hosted-jobs launcher can follow.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol, Self
 
 from pydantic import Field
 
-from harness.record import Exit, Source
-from harness.spec import Count, Frozen, Parallel, PositiveInt
+from harness.record import Container, Exit, Source
+from harness.spec import Count, Frozen, Parallel, PositiveInt, RunSpec, absent
 
 # Set by whoever starts a worker that shall not outlive it: the starter's process id. The worker's
 # own getppid() would come too late to see a starter that died at once.
@@ -36,6 +37,7 @@ class Launch(Frozen):
     # Repository → the folder that holds it here; absent for what ships with the harness.
     places: dict[str, str] = Field(default_factory=dict)
     sources: tuple[Source, ...] = ()  # the same repositories, at which commits
+    container: Container | None = Field(None, exclude_if=absent(None))  # null: no container
 
     @property
     def gpu(self) -> str | None:
@@ -61,6 +63,12 @@ class Handle(Protocol):
     def signal(self, number: int) -> None:
         """Send a signal to the worker and everything it started; an ended worker ignores it."""
 
+    def oom_kills(self) -> int | None:
+        """Count the kernel's memory kills that could have been this worker's; None if unknown.
+
+        Only a rise between two calls means anything.
+        """
+
     def close(self) -> None:
         """End and reap whatever is left of the worker's process group. Safe to call twice."""
 
@@ -78,5 +86,17 @@ class Launcher(Protocol):
 
     def __exit__(self, *exc: object) -> None: ...
 
+    def check(self, specs: Sequence[RunSpec]) -> None:
+        """Look whether these runs could start, before anything is downloaded or trained.
+
+        Raises: ConfigError or MachineError saying what is missing and what to do.
+        """
+
+    def prepare(self, attempt: Path, launch: Launch) -> Launch:
+        """Return the conditions as this launcher will apply them; they become `launch.json`."""
+
     def start(self, attempt: Path, launch: Launch) -> Handle:
-        """Start a worker on an attempt's folder, which holds `launch.json`."""
+        """Start a worker on an attempt's folder, which holds `launch.json`.
+
+        `launch` is what prepare() returned. Raises: MachineError.
+        """

@@ -17,12 +17,15 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Self
 
+from harness.engines import require_engines
 from harness.launch import PARENT_VARIABLE, Handle, Launch
+from harness.launch.ending import count_oom_kills
 from harness.launch.group import ProcessGroup
 from harness.launch.parallel import COMMAND as PARALLEL_COMMAND
 from harness.launch.parallel import ParallelHandle
 from harness.launch.warm import ForkServer
 from harness.record import Exit
+from harness.spec import RunSpec
 
 ENTRY = "harness.worker.__main__:run_attempt"
 
@@ -95,6 +98,14 @@ class LocalLauncher:
         """Whether start() would start a worker at once; false while libraries are imported."""
         return self._server is None or self._server.is_ready
 
+    def check(self, specs: Sequence[RunSpec]) -> None:
+        """Refuse runs whose sampling engine or logger is not installed. Raises: MachineError."""
+        require_engines(specs)
+
+    def prepare(self, attempt: Path, launch: Launch) -> Launch:
+        """Return the conditions as they are: the worker applies them to itself."""
+        return launch
+
     def start(self, attempt: Path, launch: Launch) -> Handle:
         """Start a worker on an attempt's folder, which holds `launch.json`.
 
@@ -153,6 +164,10 @@ class ColdHandle:
         """Send a signal to the worker's process group."""
         if self.poll() is None:
             self._group.signal(number)
+
+    def oom_kills(self) -> int | None:
+        """Count the kernel's memory kills in this supervisor's cgroup, which is the worker's too."""
+        return count_oom_kills()
 
     def close(self) -> None:
         """Kill what is left of the worker and its group, and reap it."""

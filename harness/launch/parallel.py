@@ -19,6 +19,7 @@ import psutil
 
 from harness.errors import MachineError
 from harness.launch import Launch
+from harness.launch.ending import count_oom_kills
 from harness.launch.group import ProcessGroup
 from harness.record import Exit
 from harness.spec import RunSpec, Strategy
@@ -93,6 +94,10 @@ class ParallelHandle:
         """Send a signal to the launcher, which passes it to its ranks, or whose death they share."""
         if self.poll() is None:
             self._group.signal(number)
+
+    def oom_kills(self) -> int | None:
+        """Count the kernel's memory kills in this supervisor's cgroup, which is the worker's too."""
+        return count_oom_kills()
 
     def close(self) -> None:
         """Kill what is left of the launcher, its ranks and what they started, and reap it."""

@@ -18,7 +18,6 @@ from harness.launch.ending import (
     Ending,
     Evidence,
     Stop,
-    count_oom_kills,
     decide,
     read_result,
     read_stderr_tail,
@@ -50,13 +49,13 @@ class Watched:
         attempt: Path,
         limits: Limits,
         clock: Callable[[], float] = time.monotonic,
-        oom_kills: Callable[[], int | None] = count_oom_kills,
+        oom_kills: Callable[[], int | None] | None = None,
     ) -> None:
         self.handle = handle
         self._attempt, self._limits, self._clock = attempt, limits, clock
-        self._oom_kills = oom_kills
+        self._oom_kills = oom_kills or handle.oom_kills
         self._started_at = self._progressed_at = self._oom_counted_at = clock()
-        self._oom_counts = (oom_kills(),) * 2  # a second ago or more, and since
+        self._oom_counts = (self._oom_kills(),) * 2  # a second ago or more, and since
         self._progress = self._read_progress()
         self._stop: Stop | None = None
         self._stopped_at = 0.0
