@@ -73,6 +73,7 @@ ORDER = (
     "preflight",
     "schedule",
     "bench",
+    "stacks",
     "doctor",
     "options",
     "terminal",
@@ -81,6 +82,7 @@ ORDER = (
     "outlook",
     "plan_tables",
     "planning",
+    "benching",
     "exchange",
     "cli",
 )
