@@ -20,7 +20,7 @@ from harness import text
 from harness.claims import Finding
 from harness.findings import banners, finding_cautions, headline, pair_label, scale_of
 from harness.integrity import RewardIntegrity
-from harness.provenance import commands, environments, shareable
+from harness.provenance import commands, environment_of, environments, shareable
 from harness.report_tables import arm_parameters, arms_of, cell
 from harness.reward_tables import integrity_data
 from harness.series import Curves
@@ -170,7 +170,7 @@ def _integrity(figures: RewardIntegrity | None) -> dict[str, Any]:
 
 def _place(run: RunView, known: list[dict[str, Any]]) -> int | None:
     """Return where a run's environment stands in the list; None if none was recorded."""
-    environment = shareable(run.environment)
+    environment = shareable(environment_of(run))
     return known.index(environment) if environment else None
 
 
