@@ -15,7 +15,6 @@ from harness.slots import (
     count_jobs,
     count_places,
     find_slots,
-    hold,
     processes,
     refuse_unfit,
 )
@@ -113,15 +112,6 @@ def test_side_by_side_runs_share_what_a_cgroup_leaves(monkeypatch):
         ram = Ram(gibibytes * 2**30, 64 * 2**30, 64 * 2**30)
         monkeypatch.setattr("harness.slots.Ram.here", lambda ram=ram: ram)
         assert count_jobs(CORES, None) == fit
-
-
-def test_without_a_folder_for_temporary_files_there_is_a_sentence(monkeypatch):
-    def full():
-        raise FileNotFoundError(2, "No usable temporary directory found")
-
-    monkeypatch.setattr("tempfile.gettempdir", full)
-    with pytest.raises(MachineError, match="set TMPDIR to another"), hold(CORES, 1):
-        pass
 
 
 def test_a_plan_refuses_before_anything_is_written(tmp_path: Path):
