@@ -8,8 +8,16 @@ import pytest
 
 from harness.errors import ConfigError, MachineError
 from harness.matrix import expand, parse_matrix
+from harness.measure.container import Ram
 from harness.plan import Request, make_plan
-from harness.slots import Slot, count_places, find_slots, processes, refuse_unfit
+from harness.slots import (
+    Slot,
+    count_jobs,
+    count_places,
+    find_slots,
+    processes,
+    refuse_unfit,
+)
 from harness.spec import RunSpec
 from tests.conftest import MATRIX
 
@@ -97,6 +105,13 @@ def test_a_command_takes_places_for_the_runs_that_go_side_by_side(slots, jobs, c
 def test_more_runs_than_places_are_refused():
     with pytest.raises(ConfigError, match="--jobs 5"):
         count_places(GPUS, 5, specs())
+
+
+def test_side_by_side_runs_share_what_a_cgroup_leaves(monkeypatch):
+    for gibibytes, fit in ((64, 4), (9, 2), (2, 1)):
+        ram = Ram(gibibytes * 2**30, 64 * 2**30, 64 * 2**30)
+        monkeypatch.setattr("harness.slots.Ram.here", lambda ram=ram: ram)
+        assert count_jobs(CORES, None) == fit
 
 
 def test_a_plan_refuses_before_anything_is_written(tmp_path: Path):
