@@ -137,10 +137,10 @@ def count_jobs(slots: Sequence[Slot], jobs: int | None) -> int:
 @contextmanager
 def hold(slots: Sequence[Slot], count: int) -> Iterator[tuple[tuple[Slot, ...], tuple[str, ...]]]:
     """Hold `count` places; yields them, and the names of those that another study holds too."""
-    held = dict[Slot, int]()
+    folder, held = _lock_folder(), dict[Slot, int]()
     try:
         for slot in slots:
-            lock = _try_lock(_lock_file(slot))
+            lock = _try_lock(folder / _lock_name(slot))
             if lock is not None:
                 held[slot] = lock
         chosen = (*held, *(s for s in slots if s not in held))[:count]
@@ -174,12 +174,22 @@ def _try_lock(path: Path) -> int | None:
     return lock
 
 
-def _lock_file(slot: Slot) -> Path:
+def _lock_name(slot: Slot) -> str:
     name = "".join(c if c.isalnum() else "-" for c in slot.name)
-    return _lock_folder() / f"harness-{name}.lock"
+    return f"harness-{name}.lock"
 
 
 def _lock_folder() -> Path:
-    """The folder that HARNESS_LOCKS names, if one can write there; else the temporary folder."""
+    """The folder that HARNESS_LOCKS names, if one can write there; else the temporary folder.
+
+    Raises: MachineError if there is no temporary folder: workers need one too.
+    """
+    try:
+        temporary = tempfile.gettempdir()
+    except FileNotFoundError:
+        raise MachineError(
+            "no temporary folder can be written, and runs need one: mount one (in a container "
+            "`--tmpfs /tmp:exec,mode=1777`), or name one that can be written by TMPDIR"
+        ) from None
     chosen = os.environ.get("HARNESS_LOCKS")
-    return Path(chosen if chosen and os.access(chosen, os.W_OK) else tempfile.gettempdir())
+    return Path(chosen if chosen and os.access(chosen, os.W_OK) else temporary)

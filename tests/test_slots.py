@@ -165,3 +165,13 @@ def test_a_lock_that_another_user_left_in_a_folder_of_all_is_free(tmp_path: Path
     os.chown(left, 4242, 4242)
     with hold([Slot(9101, None)], 1) as (_, shared):
         assert shared == ()
+
+
+def test_a_machine_without_a_temporary_folder_says_how_to_get_one(monkeypatch):
+    def none_found() -> str:
+        raise FileNotFoundError(2, "No usable temporary directory found in ['/tmp']")
+
+    monkeypatch.setattr("tempfile.gettempdir", none_found)
+    with pytest.raises(MachineError, match="--tmpfs /tmp:exec") as caught, hold(CORES, 1):
+        pass
+    assert caught.value.exit_code == 7
