@@ -14,7 +14,7 @@ import pytest
 from harness.measure.nvml import has_host_pids
 from harness.measure.sampler import Sampler
 from harness.measure.sealing import read_samples
-from tests.scripted_nvml import GPU, OTHER_UUID, UUID, build_library, variables
+from tests.scripted_nvml import GPU, OTHER_UUID, UUID, variables
 from tests.waiting import wait_until
 
 MIB = 2**20
@@ -27,20 +27,15 @@ found = source.read(5)[0]._asdict(), source.notes, source.lenses
 """
 
 
-@pytest.fixture(scope="session")
-def library(tmp_path_factory) -> Path:
-    return build_library(tmp_path_factory.mktemp("nvml"))
-
-
 @pytest.fixture
-def ask(library, tmp_path):
+def ask(nvml_library, tmp_path):
     """A function that plays a script to a program and returns the program's `found`."""
 
     def play(script: str, program: str) -> Any:
         (tmp_path / "script").write_text(script)
         ending = "; import json; print(json.dumps(found, default=vars))"
         command = [sys.executable, "-c", program.strip() + ending]
-        environment = variables(library, tmp_path / "script")
+        environment = variables(nvml_library, tmp_path / "script")
         return json.loads(
             subprocess.run(command, env=environment, capture_output=True, check=True).stdout
         )
@@ -53,11 +48,11 @@ def reading(ask, script: str, uuid: str = UUID) -> tuple[dict[str, Any], list[st
     return sample, notes, lenses
 
 
-def test_the_environment_of_a_run_names_the_gpu(library, tmp_path):
+def test_the_environment_of_a_run_names_the_gpu(nvml_library, tmp_path):
     (tmp_path / "script").write_text(GPU + "process.77 400\n")
     command = [sys.executable, "-m", "harness.cli", "env"]
     done = subprocess.run(
-        command, env=variables(library, tmp_path / "script"), capture_output=True, check=True
+        command, env=variables(nvml_library, tmp_path / "script"), capture_output=True, check=True
     )
     told = json.loads(done.stdout)
     assert told["gpus"] == [
@@ -140,21 +135,21 @@ found += [error(nvml.nvmlDeviceGetFanSpeed)]
     assert ask(GPU, program) == [[9, 0], [1, 1], 0, 3, 13]
 
 
-def test_without_a_script_there_is_no_driver(library):
-    environment = variables(library, Path("/nowhere"))
+def test_without_a_script_there_is_no_driver(nvml_library):
+    environment = variables(nvml_library, Path("/nowhere"))
     program = f"{LIST}; print(found.note)"
     done = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True)
     assert done.stdout.decode().strip() == "no NVML: Driver Not Loaded"
 
 
-def sample_beside_a_worker(library, attempt: Path, script: str, enough) -> Any:
+def sample_beside_a_worker(nvml_library, attempt: Path, script: str, enough) -> Any:
     """Let the sampler process run beside a worker until `enough(samples)`; return the samples."""
     path = attempt / "script"
     with subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"]) as worker:
         start = f"start {time.monotonic()}\n"
         path.write_text(start + script.format(pid=worker.pid))
         with pytest.MonkeyPatch.context() as patch:
-            for name, value in variables(library, path).items():
+            for name, value in variables(nvml_library, path).items():
                 patch.setenv(name, value)
             with Sampler.start(worker.pid, attempt, hz=20, gpus=(UUID,)):
                 wait_until(
@@ -165,13 +160,16 @@ def sample_beside_a_worker(library, attempt: Path, script: str, enough) -> Any:
     return samples[samples.device == UUID]
 
 
-def test_the_sampler_follows_the_script_s_time_and_finds_its_worker(library, tmp_path):
+def test_the_sampler_follows_the_script_s_time_and_finds_its_worker(nvml_library, tmp_path):
     if not has_host_pids():
         pytest.skip("process ids here are a container's own, and NVML tells the host's")
     script = GPU + "used_mib 700 from 0.6\nused_mib 90 from 1.4\n"
     script += "process.{pid} 600\nprocess.1 50\n"
     readings = sample_beside_a_worker(
-        library, tmp_path, script, lambda samples: (samples.nvml_device_bytes == 90 * MIB).any()
+        nvml_library,
+        tmp_path,
+        script,
+        lambda samples: (samples.nvml_device_bytes == 90 * MIB).any(),
     )
     seen = readings.nvml_device_bytes.dropna().drop_duplicates().tolist()
     assert seen == [8 * MIB, 700 * MIB, 90 * MIB]
@@ -182,7 +180,7 @@ def test_the_sampler_follows_the_script_s_time_and_finds_its_worker(library, tmp
     assert summary["notes"] == []
 
 
-def test_a_gpu_lost_in_mid_run_ends_its_readings_and_the_sampler_goes_on(library, tmp_path):
+def test_a_gpu_lost_in_mid_run_ends_its_readings_and_the_sampler_goes_on(nvml_library, tmp_path):
     script = GPU + "fault.nvmlDeviceGetMemoryInfo_v2 15 from 0.8\n"
 
     def is_lost(samples) -> bool:
@@ -190,7 +188,7 @@ def test_a_gpu_lost_in_mid_run_ends_its_readings_and_the_sampler_goes_on(library
             len(samples) > 4 and samples[samples.device == UUID].nvml_device_bytes.isna().sum() > 3
         )
 
-    readings = sample_beside_a_worker(library, tmp_path, script, is_lost)
+    readings = sample_beside_a_worker(nvml_library, tmp_path, script, is_lost)
     assert readings.nvml_device_bytes.iloc[0] == 8 * MIB
     summary = json.loads((tmp_path / "sampler.json").read_text())
     assert [note for note in summary["notes"] if "the GPU was lost" in note]
