@@ -124,7 +124,7 @@ def test_a_stopped_study_is_sealed_and_the_same_command_completes_it(
     compose: Compose, ready: Ready, results: Path
 ):
     give(ready, results, FOREIGN)
-    long = short(60, "sft-steps.*")
+    long = short(40, "sft-steps.*")
     name = fresh_name("stopped")
     process = compose.start(name, *long, results=results, user=FOREIGN)
     wait_until(lambda: _steps(results) > 3, 120)
@@ -161,13 +161,7 @@ def test_without_nvidia_s_runtime_the_engine_refuses_the_gpu_service(
         pytest.skip("this engine has NVIDIA's runtime")
     done = compose.run("doctor", service=GPU)
     assert done.returncode != 0
-    assert 'could not select device driver "nvidia" with capabilities: [[gpu]]' in done.stderr
-
-
-def test_both_services_are_in_the_file_and_the_cpu_s_only_by_its_profile(compose: Compose):
-    assert compose.call("config", "--services").stdout.split() == [GPU]
-    both = compose.call("--profile", "cpu", "config", "--services").stdout.split()
-    assert sorted(both) == [GPU, CPU]
+    assert 'could not select device driver "nvidia" with capabilities: [[gpu' in done.stderr
 
 
 def test_two_studies_at_once_on_one_core_know_of_each_other(

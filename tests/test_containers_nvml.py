@@ -36,6 +36,8 @@ def gpu(nvml_library: Path, tmp_path: Path) -> Sequence[str]:
     """Options that put a scripted GPU into a container; process 1 of the host runs on it."""
     folder = tmp_path / "nvml"
     folder.mkdir()
+    for each in (folder, nvml_library):
+        each.chmod(0o755)  # pytest's folders are their user's alone
     (folder / "script").write_text(f"{GPU}used_mib 700 from 1\nprocess.1 600\nprocess.7 600\n")
     mounts = (f"{nvml_library}:/opt/nvml:ro", f"{folder}:/opt/nvml-script:ro")
     variables = ("LD_LIBRARY_PATH=/opt/nvml", "SCRIPTED_NVML=/opt/nvml-script/script")

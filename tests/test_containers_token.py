@@ -28,7 +28,6 @@ LEFT_OVERS = (
     r"^(tmp|root|run|build|source|home)/.+",
     r"\.(whl|deb|crt)$",
     r"ca-certificates",
-    r"(^|/)(results|tests)/(?!.*site-packages).*\.(json|jsonl|parquet)$",
 )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import posixpath
 import subprocess
 import tarfile
 from collections.abc import Sequence
@@ -25,16 +26,20 @@ class Saved:
 
 def read_image(engine: Engine, image: str, texts: Sequence[str]) -> Saved:
     """Save an image and look for texts in all of it: configuration and every file of every layer."""
-    saved = Saved(found={text: [] for text in texts})
+    saved, aliases = Saved(found={text: [] for text in texts}), dict[str, str]()
     command = [engine.client, "save", image]
     with subprocess.Popen(command, env=engine.environment, stdout=subprocess.PIPE) as process:
         assert process.stdout is not None
         with tarfile.open(fileobj=process.stdout, mode="r|") as archive:
             for member in archive:
-                content = archive.extractfile(member)
+                content = archive.extractfile(member) if member.isreg() else None
                 if content is not None:
                     _read_part(member.name, content, saved)
+                elif member.issym():  # a layer that equals another
+                    target = posixpath.join(posixpath.dirname(member.name), member.linkname)
+                    aliases[member.name] = posixpath.normpath(target)
     assert process.returncode == 0, "docker save failed"
+    saved.names |= {alias: saved.names[target] for alias, target in aliases.items()}
     return saved
 
 
@@ -43,11 +48,14 @@ def _read_part(name: str, content: IO[bytes], saved: Saved) -> None:
     if name == "manifest.json":
         saved.layers = json.loads(head)[0]["Layers"]
     rest = _Again(head, content)
-    if head[:2] == b"\x1f\x8b" or head[257:262] == b"ustar":  # a layer, compressed or not
+    if not head.strip(b"\0"):  # a layer in which nothing changed
+        saved.names[name] = []
+    elif head[:2] == b"\x1f\x8b" or head[257:262] == b"ustar":  # a layer, compressed or not
         with tarfile.open(fileobj=rest, mode="r|*") as layer:  # type: ignore[call-overload]
             saved.names[name] = names = list[str]()
             for member in layer:
-                names.append(member.name.removeprefix("./"))
+                if not member.isdir():  # a build's mount points stay as empty folders
+                    names.append(member.name.removeprefix("./"))
                 file = layer.extractfile(member) if member.isreg() else None
                 if file is not None:
                     _search(f"{name}:{member.name}", file, saved)

@@ -92,9 +92,14 @@ def prepare(log: Log | None = None) -> Ready:
 def build(engine: Engine, base: str, log: Log, trl: str | None = None) -> str:
     """Build the CPU image from the shipped Dockerfile, as the README says; returns its name."""
     name = image_name(trl)
-    command = ["make", "--no-print-directory", "image-cpu"]
-    command += [f"TRL={trl}"] if trl else []
-    variables = {**engine.variables, "BASE_IMAGE_CPU": base, "HARNESS_IMAGE_CPU": image_name()}
+    command = [*engine.compose, "build", "harness-cpu"]
+    variables = {
+        **engine.variables,
+        "BASE_IMAGE_CPU": base,
+        "HARNESS_IMAGE_CPU": name,
+        "TRL": trl or "",
+    }
+    variables["HARNESS_BUILD_NETWORK"] = "host"  # a daemon without a bridge has no other
     with log.step(f"image {name}") as sizes:
         call(command, variables, what=f"building {name}", cwd=ROOT)
         size = engine.size_of(name)
