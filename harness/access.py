@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 from urllib.parse import urlsplit, urlunsplit
 
+from harness.hub_token import find_token
 from harness.sources import Need
 
 LOG_IN = "`hf auth login`, or set HF_TOKEN, or HF_TOKEN_PATH to a file that holds the token"
@@ -97,9 +98,7 @@ def not_cached(need: Need, revision: str) -> str:
 
 def has_token() -> bool:
     """Whether there is a token to show the Hub."""
-    from huggingface_hub import get_token
-
-    return get_token() is not None
+    return find_token().is_found
 
 
 def _gated(need: Need) -> str:

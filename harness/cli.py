@@ -56,6 +56,12 @@ Examples:
   harness bench --matrix blog --rehearse        see that every arm runs, without a GPU
   harness bench --matrix blog --budget short
 """
+DOCTOR_EXAMPLES = """\b
+Examples:
+  harness doctor --matrix blog
+  harness doctor --all                          what every matrix needs, and what fits here
+  harness doctor --matrix blog --image lora-harness:cuda
+"""
 
 
 def main() -> None:
@@ -217,18 +223,32 @@ def report(study: Path, is_json: bool) -> int:
     return StudyError.exit_code if view.problems else 0
 
 
-@cli.command()
+@cli.command(epilog=DOCTOR_EXAMPLES)
 @MATRIX
+@click.option(
+    "--output-dir",
+    "-o",
+    type=click.Path(path_type=Path),
+    help="study folder whose disk is looked at; default results/MATRIX",
+)
+@MAP
+@OFFLINE
+@click.option(
+    "--image", metavar="NAME", help="the image that is to train: is it there, does it fit"
+)
+@click.option("--all", "lists_all", is_flag=True, help="every shipped matrix too, a line each")
 @JSON
-def doctor(matrix: str, is_json: bool) -> int:
-    """Check this machine: versions, GPU, memory, disk, and what a matrix needs."""
-    from harness.doctor import examine
+def doctor(is_json: bool, **asked: Any) -> int:
+    """Check this machine: driver, GPUs, disk, token, Docker, and what a matrix needs."""
+    from harness.doctor import Asked, examine
+    from harness.doctor_text import print_checks
 
-    checks = examine(matrix)
-    for check in checks:
-        click.echo(
-            json.dumps(check.as_dict()) if is_json else f"{check.word:7} {check.name}: {check.text}"
-        )
+    checks = examine(Asked(**asked))
+    if is_json:
+        for check in checks:
+            click.echo(json.dumps(check.as_dict()))
+    else:
+        print_checks(checks, asked["matrix"])
     return max((check.exit_code for check in checks), default=0)
 
 

@@ -1,150 +1,205 @@
-"""Is this machine fit for a matrix? Checks that cost seconds, before hours are spent."""
+"""`harness doctor`: is this machine fit for a matrix? Checks that cost seconds, before hours are spent.
+
+`survey` looks at the machine once; everything after it is values in, findings out. Nothing is
+downloaded, no network is touched and no CUDA context made; a token's value is never shown. The parts:
+`doctor_host`, `doctor_driver`, `doctor_gpu`, `doctor_disk`, `doctor_hub`, `doctor_engine`,
+`doctor_matrix`, over `doctor_needs`.
+"""
 
 from __future__ import annotations
 
 import os
 import shutil
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
-from importlib.metadata import PackageNotFoundError, version
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal
 
-import psutil
-
-from harness.caches import smollm2_is_cached
-from harness.errors import MachineError
-from harness.matrix import load_matrix
-from harness.measure.gpus import GpuList, list_gpus, visible_gpus
-from harness.spec import Matrix
-
-GIB = 2**30
-NEEDED = ("torch", "trl", "transformers", "peft", "accelerate", "datasets", "math-verify")
-REASONING_GYM = ("gsm_symbolic", "chain_sum")  # datasets that the package generates
-STUDIES = Path("results")  # where `bench` writes unless told otherwise
-DISK_BYTES = 2 * GIB  # a study of the shipped CPU matrices stays far below it
-MEMORY_BYTES = 4 * GIB
+from harness import __version__
+from harness.access import is_offline
+from harness.caches import cache_dir
+from harness.doctor_check import Check
+from harness.doctor_disk import (
+    Room,
+    check_folder,
+    check_scratch,
+    check_together,
+    harness_folder,
+    hub_folder,
+    look,
+    results_folder,
+)
+from harness.doctor_driver import Torch, check_driver, explain_absence, installed_torch
+from harness.doctor_engine import Ask, ask_docker, check_engine
+from harness.doctor_gpu import check_gpus, check_pids, check_use
+from harness.doctor_host import (
+    Shared,
+    check_cores,
+    check_memory,
+    check_packages,
+    check_place,
+    check_shared,
+    read_shared,
+)
+from harness.doctor_hub import check_repositories, check_token
+from harness.doctor_matrix import check_extras, check_fit, check_needs, line
+from harness.doctor_needs import Needs, needs_of
+from harness.downloads import CacheSize, hub_cache
+from harness.errors import ConfigError
+from harness.hub_token import HubToken, find_token
+from harness.matrix import shipped_matrices
+from harness.measure.container import Limits, Ram, container_signs, read_limits
+from harness.measure.gpus import Gpu, GpuList, list_gpus, visible_gpus
+from harness.measure.nvml import has_host_pids
+from harness.outlook import Ground
+from harness.planning import look_around
+from harness.rates import load_rates
 
 
 @dataclass(frozen=True)
-class Check:
-    """One finding about the machine."""
+class Asked:
+    """What `harness doctor` was asked."""
 
-    name: str
-    word: Literal["ok", "note", "problem"]
-    text: str
+    matrix: str
+    output_dir: Path | None = None
+    maps: Mapping[str, str] = field(default_factory=dict)
+    image: str | None = None  # whose labels count instead of what is installed here
+    lists_all: bool = False  # every shipped matrix, a line each
+
+
+@dataclass(frozen=True)
+class Machine:
+    """What is here, whatever matrix is asked about."""
+
+    environ: Mapping[str, str]
+    signs: tuple[str, ...]  # that this is a container
+    uid: int
+    gid: int
+    cores: int
+    limits: Limits
+    ram: Ram
+    shared: Shared | None
+    gpus: GpuList
+    visible: tuple[Gpu, ...]
+    has_device_files: bool
+    has_host_pids: bool
+    torch: Torch | None
+    ground: Ground
+    token: HubToken
+    is_offline: bool
+    cached_bytes: CacheSize
+    hub_cache: Room
+    harness_cache: Room
+    scratch: Room
+    look: Callable[[Path], Room] = look  # at the folder of a study
 
     @property
-    def exit_code(self) -> int:
-        """The exit code this finding asks for."""
-        return MachineError.exit_code if self.word == "problem" else 0
-
-    def as_dict(self) -> dict[str, Any]:
-        """The finding as plain data."""
-        return asdict(self)
+    def is_container(self) -> bool:
+        """Whether anything tells of one."""
+        return bool(self.signs)
 
 
-def examine(matrix_name: str) -> list[Check]:
+def survey() -> Machine:
+    """Look at this machine, with this process's eyes."""
+    from huggingface_hub import constants
+
+    environ = os.environ
+    found, devices = list_gpus(), environ.get("CUDA_VISIBLE_DEVICES")
+    ground, _ = look_around(load_rates(), None, found, devices)
+    return Machine(
+        environ=environ,
+        signs=container_signs(environ),
+        uid=os.geteuid(),
+        gid=os.getegid(),
+        cores=len(os.sched_getaffinity(0)),
+        limits=read_limits(),
+        ram=Ram.here(),
+        shared=read_shared(),
+        gpus=found,
+        visible=visible_gpus(found.gpus, devices),
+        has_device_files=any(Path("/dev").glob("nvidia[0-9]*")),
+        has_host_pids=has_host_pids(),
+        torch=installed_torch(),
+        ground=ground,
+        token=find_token(environ),
+        is_offline=is_offline(),
+        cached_bytes=hub_cache(),
+        hub_cache=look(Path(constants.HF_HUB_CACHE)),
+        harness_cache=look(cache_dir()),
+        scratch=look(Path(environ.get("TMPDIR") or "/tmp")),  # noqa: S108 - where Python looks
+    )
+
+
+def examine(asked: Asked, machine: Machine | None = None, ask: Ask = ask_docker) -> list[Check]:
     """Check the machine against a matrix.
 
     Raises: ConfigError if the matrix is unknown or wrong.
     """
-    matrix = load_matrix(matrix_name).matrix
-    has_smollm2 = smollm2_is_cached()
-    memory = psutil.virtual_memory()
+    machine = machine or survey()
+    needs = _needs(asked.matrix, asked.maps, machine)
+    has_hook = shutil.which("nvidia-container-runtime-hook") is not None
+    engine, image_torch = check_engine(
+        needs, ask, asked.image, machine.environ, __version__, has_hook
+    )
+    if machine.is_container and not asked.image and engine[0].word != "ok":
+        engine = []  # a container seldom reaches its engine, and has no use for it
+    torch = image_torch if asked.image else machine.torch
+    checks = judge(needs, machine, machine.look(asked.output_dir or needs.output_dir), torch)
+    if asked.image:
+        checks = [_of_the_image(check) for check in checks]
+    lines = [_line(name, asked.maps, machine) for name in shipped_matrices() if asked.lists_all]
+    return [*checks, *engine, *lines]
+
+
+def judge(needs: Needs, machine: Machine, results: Room, torch: Torch | None) -> list[Check]:
+    """Compare what a matrix needs with what is here; `torch` is the one that would train."""
+    is_container = machine.is_container
+    absence = explain_absence(
+        machine.gpus, is_container=is_container, has_device_files=machine.has_device_files
+    )
+    folders = (
+        results_folder(needs, results),
+        hub_folder(needs, machine.hub_cache),
+        harness_folder(needs, machine.harness_cache),
+    )
     return [
-        check_packages(matrix, has_smollm2),
-        check_cores(),
-        check_memory(matrix, memory.available, memory.total),
-        check_disk(STUDIES),
-        check_gpu(matrix, list_gpus(), os.environ),
-        *check_models(matrix, has_smollm2, os.environ),
+        check_packages(needs, is_container=is_container),
+        *check_extras(needs),
+        check_place(needs, machine.signs, machine.environ, machine.uid, machine.gid),
+        check_cores(machine.cores, machine.limits),
+        check_memory(needs, machine.ram),
+        check_shared(needs, machine.shared, is_container=is_container),
+        *check_gpus(needs, machine.gpus, machine.visible, absence),
+        *check_driver(needs, machine.visible, torch),
+        *[
+            check
+            for gpu in machine.visible
+            for check in check_use(needs, gpu, has_host_pids=machine.has_host_pids)
+        ],
+        *check_pids(needs, machine.visible, has_host_pids=machine.has_host_pids),
+        *[check_folder(f, machine.uid, is_container=is_container) for f in folders],
+        *check_together(folders),
+        check_scratch(needs, machine.scratch, machine.environ),
+        check_token(needs, machine.token, machine.environ, is_container=is_container),
+        *check_repositories(needs, is_offline=machine.is_offline, is_container=is_container),
+        check_needs(needs, machine.ground.name),
+        *check_fit(needs, machine.gpus),
     ]
 
 
-def check_packages(
-    matrix: Matrix, has_smollm2: bool, find_version: Callable[[str], str] = version
-) -> Check:
-    """Look for every package that the matrix needs; `gguf` only builds the cache of SmolLM2."""
-    wanted = list(NEEDED)
-    if any(pair.dataset.name in REASONING_GYM for pair in matrix.pairs.values()):
-        wanted.append("reasoning-gym")
-    if "smollm2" in _sources(matrix) and not has_smollm2:
-        wanted.append("gguf")
-    found, missing = [], []
-    for name in wanted:
-        try:
-            found.append(f"{name} {find_version(name)}")
-        except PackageNotFoundError:
-            missing.append(name)
-    if missing:
-        return Check("packages", "problem", f"missing {', '.join(missing)}; run `make setup`")
-    return Check("packages", "ok", ", ".join(found))
+def _needs(name: str, maps: Mapping[str, str], machine: Machine) -> Needs:
+    has_token = machine.token.is_found
+    return needs_of(name, maps, machine.ground, machine.cached_bytes, has_token=has_token)
 
 
-def check_cores() -> Check:
-    """Count the cores that workers may use."""
-    cores = len(os.sched_getaffinity(0))
-    return Check("cpu", "ok", f"{cores} usable cores, one worker each unless --jobs says otherwise")
+def _line(name: str, maps: Mapping[str, str], machine: Machine) -> Check:
+    try:
+        needs = _needs(name, maps, machine)
+    except ConfigError as error:
+        return Check("matrices", name, "note", f"can't be read: {error.problems[0]}")
+    return line(needs, judge(needs, machine, machine.look(needs.output_dir), machine.torch))
 
 
-def check_memory(matrix: Matrix, available_bytes: int, total_bytes: int) -> Check:
-    """Compare free memory with what a worker takes; an embedded model takes little."""
-    text = f"{available_bytes / GIB:.1f} of {total_bytes / GIB:.1f} GiB free"
-    if available_bytes < MEMORY_BYTES and matrix.scale != "embedded":
-        return Check(
-            "memory", "problem", f"{text}; a worker needs up to {MEMORY_BYTES / GIB:.0f} GiB"
-        )
-    return Check("memory", "ok", text)
-
-
-def check_disk(folder: Path) -> Check:
-    """Look at the disk that a study's folder is on, or will be on once it is made."""
-    folder = folder.absolute()
-    there = next(parent for parent in (folder, *folder.parents) if parent.exists())
-    free = shutil.disk_usage(there).free
-    text = f"{free / GIB:.1f} GiB free where studies are written"
-    if free < DISK_BYTES:
-        return Check("disk", "problem", f"{text}; expected at least {DISK_BYTES / GIB:.0f} GiB")
-    return Check("disk", "ok", text)
-
-
-def check_gpu(matrix: Matrix, found: GpuList, environ: Mapping[str, str]) -> Check:
-    """List the GPUs that CUDA would show; without one, say whether the matrix needs one."""
-    gpus = visible_gpus(found.gpus, environ.get("CUDA_VISIBLE_DEVICES"))
-    if gpus:
-        shown = ", ".join(
-            f"{g.name} ({'?' if g.total_bytes is None else f'{g.total_bytes / GIB:.0f} GiB'}, {g.uuid})"
-            for g in gpus
-        )
-        return Check("gpu", "ok", f"{shown}; driver {gpus[0].driver_version}")
-    note = found.note or "CUDA_VISIBLE_DEVICES hides them"
-    if matrix.device == "gpu":
-        return Check("gpu", "problem", f"matrix {matrix.name!r} needs a CUDA GPU: {note}")
-    return Check("gpu", "note", f"none ({note}); matrix {matrix.name!r} runs on the CPU")
-
-
-def check_models(matrix: Matrix, has_smollm2: bool, environ: Mapping[str, str]) -> list[Check]:
-    """Say where each model comes from."""
-    checks = []
-    for source in _sources(matrix):
-        if source.startswith("embedded:"):
-            checks.append(Check("model", "ok", f"{source} ships with the harness"))
-        elif source == "smollm2":
-            checks.append(_smollm2(has_smollm2, environ))
-        else:
-            checks.append(Check("model", "note", f"{source}: from the Hub, or a local folder"))
-    return checks
-
-
-def _smollm2(is_cached: bool, environ: Mapping[str, str]) -> Check:
-    if is_cached:
-        return Check("model", "ok", "smollm2 is in the cache")
-    missing = "smollm2 is not in the cache: run `make smollm2` once (about 93 MB)"
-    if environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "ON", "YES", "TRUE"):
-        return Check("model", "problem", f"{missing}; HF_HUB_OFFLINE keeps it from the Hub")
-    return Check("model", "note", f"{missing}, or each run looks for it on the Hub")
-
-
-def _sources(matrix: Matrix) -> list[str]:
-    return sorted({pair.model.source for pair in matrix.pairs.values()})
+def _of_the_image(check: Check) -> Check:
+    """What is installed here does not train where an image does: its lacks are notes."""
+    is_here = check.section == "software" and check.word == "problem"
+    return replace(check, word="note") if is_here else check

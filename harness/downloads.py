@@ -89,13 +89,6 @@ def hub_cache(folder: Path | None = None) -> CacheSize:
     return lambda kind, name: sizes.get((kind, name))
 
 
-def has_hub_token() -> bool:
-    """Whether a token for the Hub is set; it is not read any further."""
-    from huggingface_hub import get_token
-
-    return bool(get_token())
-
-
 def _model(
     name: str,
     revision: str | None,

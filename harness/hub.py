@@ -24,6 +24,7 @@ from harness.access import (
     unreachable,
 )
 from harness.errors import MachineError
+from harness.hub_token import find_token
 from harness.lookup import TIMEOUT_S, Listing, look_up, size_text, too_little_disk
 from harness.mapping import FILES, LEFT_OUT, check_maps, custom_code, missing_files
 from harness.record import Source
@@ -118,6 +119,9 @@ def _from_hub(needed: Sequence[Need], known: Sources, tell: Tell, is_quiet: bool
         snapshot = cached(need, pin) if pin else None
         if snapshot is not None:
             found[need.repository] = snapshot
+    token = find_token()
+    if token.is_fatal and len(found) < len(needed):
+        raise MachineError(f"the token for the Hub: {token.problem}; {token.advice}")
     listings, problems = look_up([n for n in needed if n.repository not in found], known)
     problems += too_little_disk(listings)
     if problems:

@@ -58,7 +58,8 @@ def plan(
     budget: str | None, gpu: str | None, rate_card: Path | None, is_json: bool, **asked: Any
 ) -> int:
     """Say what a matrix needs, what it would cost, and what is missing."""
-    from harness.downloads import has_hub_token, hub_cache, list_repositories
+    from harness.access import has_token
+    from harness.downloads import hub_cache, list_repositories
     from harness.measure.gpus import list_gpus
     from harness.outlook import outlook, spend
     from harness.plan import Request, resolve
@@ -70,9 +71,7 @@ def plan(
     card = load_rates(rate_card)
     found = resolve(request)
     ground, note = look_around(card, gpu, list_gpus(), os.environ.get("CUDA_VISIBLE_DEVICES"))
-    repositories = list_repositories(
-        found.specs, request.maps, hub_cache(), has_token=has_hub_token()
-    )
+    repositories = list_repositories(found.specs, request.maps, hub_cache(), has_token=has_token())
     missing = {
         c: f"{r.name} {r.needs_access}" for r in repositories if r.needs_access for c in r.cells
     }

@@ -18,7 +18,7 @@ from typing import Any, Literal, cast
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from harness import text
-from harness.access import LOG_IN, endpoint, hub_errors
+from harness.access import LOG_IN, endpoint, has_token, hub_errors
 from harness.errors import ConfigError, MachineError
 from harness.files import ADAPTER, ADAPTER_FILES
 from harness.findings import headline
@@ -91,9 +91,9 @@ def send(upload: Upload, *, is_private: bool) -> str:
 
     Raises: MachineError without a token, or if the Hub refuses.
     """
-    from huggingface_hub import CommitOperationAdd, HfApi, get_token
+    from huggingface_hub import CommitOperationAdd, HfApi
 
-    if get_token() is None:
+    if not has_token():
         raise MachineError(
             f"publishing needs a token that may write, and none was found: make one at "
             f"{endpoint()}/settings/tokens, give it with {LOG_IN}, then run the same command again"

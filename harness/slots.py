@@ -22,7 +22,8 @@ from typing import Literal
 import psutil
 
 from harness.errors import ConfigError, MachineError
-from harness.measure.gpus import list_gpus, visible_gpus
+from harness.measure.container import Ram
+from harness.measure.gpus import GpuList, list_gpus, visible_gpus
 from harness.spec import Matrix, RunSpec
 
 MEMORY_PER_WORKER = 4 * 2**30  # bytes; a worker of the CPU matrices stays below it
@@ -42,14 +43,14 @@ class Slot:
         return f"GPU {self.gpu}" if self.gpu else f"core {self.core}"
 
 
-def find_slots(matrix: Matrix, device: Device) -> tuple[Slot, ...]:
-    """List every place of this machine where a matrix could run.
+def find_slots(matrix: Matrix, device: Device, found: GpuList | None = None) -> tuple[Slot, ...]:
+    """List every place of this machine where a matrix could run; `found` if its GPUs are listed already.
 
     Raises: MachineError if a GPU was asked for and there is none.
     """
     wanted = matrix.device if device == "auto" else device
     if wanted != "cpu":
-        found = list_gpus()
+        found = found or list_gpus()
         gpus = visible_gpus(found.gpus, os.environ.get("CUDA_VISIBLE_DEVICES"))
         if gpus:
             return tuple(Slot(None, g.uuid) for g in gpus)
@@ -130,7 +131,7 @@ def count_jobs(slots: Sequence[Slot], jobs: int | None) -> int:
         )
     if jobs is not None or slots[0].gpu:
         return jobs or len(slots)
-    fit = int(psutil.virtual_memory().available // MEMORY_PER_WORKER)
+    fit = Ram.here().available_bytes // MEMORY_PER_WORKER
     return max(1, min(len(slots), fit))
 
 
@@ -186,10 +187,11 @@ def _lock_folder() -> Path:
     """
     try:
         temporary = tempfile.gettempdir()
-    except FileNotFoundError:
+    except FileNotFoundError as error:
         raise MachineError(
-            "no temporary folder can be written, and runs need one: mount one (in a container "
-            "`--tmpfs /tmp:exec,mode=1777`), or name one that can be written by TMPDIR"
-        ) from None
+            "no folder for temporary files can be written: TMPDIR, /tmp and /var/tmp are missing, full or "
+            "read-only; make room in one, set TMPDIR to another, or in a container mount one (`--tmpfs "
+            "/tmp:exec,mode=1777`)"
+        ) from error
     chosen = os.environ.get("HARNESS_LOCKS")
     return Path(chosen if chosen and os.access(chosen, os.W_OK) else temporary)

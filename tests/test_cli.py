@@ -197,7 +197,7 @@ def test_completion_is_printed(typed, shell):
 def test_doctor_and_env_answer(typed):
     code, out, _ = typed("doctor", "--json")
     assert code == 0
-    assert {"packages", "gpu", "disk"} <= {json.loads(line)["name"] for line in out.splitlines()}
+    assert {"packages", "gpu", "results"} <= {json.loads(line)["name"] for line in out.splitlines()}
     code, out, _ = typed("env")
     assert json.loads(out)["format"] == 1
 

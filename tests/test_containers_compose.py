@@ -9,7 +9,7 @@ import pytest
 
 from harness.record import Status
 from harness.store import Store
-from tests.containers.boxes import CPU, GPU, Compose, fresh_name, give, me, short
+from tests.containers.boxes import GPU, Compose, fresh_name, give, me, short
 from tests.containers.prepare import Ready
 from tests.waiting import wait_until
 

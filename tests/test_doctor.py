@@ -1,117 +1,246 @@
-"""Fit or unfit: what a matrix needs is looked for, and what it does not need is not asked for."""
+"""`harness doctor` as a whole: every part is asked, and what is printed can be acted upon."""
 
 from __future__ import annotations
 
 import json
-from importlib.metadata import PackageNotFoundError
+from dataclasses import replace
+from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 
-from harness import caches
-from harness.doctor import (
-    GIB,
-    check_disk,
-    check_gpu,
-    check_memory,
-    check_models,
-    check_packages,
-    examine,
-)
-from harness.matrix import load_matrix
-from harness.measure.gpus import Gpu, GpuList
-from tests.study_factory import Plan, build_matrix
+from harness import caches, cli
+from harness.doctor import Asked, Machine, examine, survey
+from harness.doctor_check import Check
+from harness.doctor_disk import Room
+from harness.doctor_driver import Torch
+from harness.doctor_engine import Answer
+from harness.doctor_host import Shared
+from harness.doctor_text import closing, print_checks
+from harness.errors import ConfigError
+from harness.hub_token import HubToken
+from harness.matrix import shipped_matrices
+from harness.measure.container import Limits, Ram
+from harness.measure.gpus import GpuList
+from harness.planning import look_around
+from tests.doctor_cases import GIB, gpus
+from tests.plan_matrix import CARD
+from tests.test_doctor_engine import GPU_INFO, LABELS, Docker
+
+
+def room(folder: Path) -> Room:
+    return Room(folder.absolute(), Path("/"), (0, 0), None, 10**12, 10**12, 1)
 
 
 @pytest.fixture(scope="module")
-def smollm2():
-    return load_matrix("smollm2").matrix
+def host() -> Machine:
+    """A large host without GPU, token and cached repositories; the rest is this machine."""
+    machine = replace(
+        survey(),
+        signs=(),
+        environ={},
+        limits=Limits(),
+        ram=Ram(64 * GIB, 64 * GIB, 64 * GIB),
+        shared=Shared(32 * GIB, 32 * GIB),
+        token=HubToken(),
+        is_offline=False,
+        cached_bytes=lambda *_: None,
+        hub_cache=room(Path("/cache/hub")),
+        harness_cache=room(Path("/cache/harness")),
+        scratch=replace(room(Path("/tmp")), there=Path("/tmp")),
+        look=room,
+    )
+    return with_gpus(machine, 0)
 
 
-@pytest.fixture(scope="module")
-def embedded():
-    return load_matrix("cpu").matrix
+def with_gpus(machine: Machine, count: int) -> Machine:
+    found = GpuList(gpus(count), None if count else "no NVML: a test")
+    ground, _ = look_around(CARD, None, found, None)
+    torch = Torch("the installed torch", "2.13.0+cu130", "13.0")
+    return replace(machine, gpus=found, visible=found.gpus, ground=ground, torch=torch)
 
 
-def only(*absent):
-    def find(name):
-        if name in absent:
-            raise PackageNotFoundError(name)
-        return "1.0"
-
-    return find
+def no_docker(_):
+    return None
 
 
-def test_packages_that_the_matrix_uses_are_missed(smollm2, embedded):
-    lacking = only("gguf", "reasoning-gym")
-    assert check_packages(embedded, False, lacking).word == "ok"
-    check = check_packages(smollm2, False, lacking)
-    assert (check.word, check.exit_code) == ("problem", 7)
-    assert "missing reasoning-gym, gguf" in check.text
-    assert check_packages(smollm2, True, only("gguf")).word == "ok"  # the cache is built already
-    assert check_packages(smollm2, True, only("reasoning-gym")).word == "problem"
-    assert check_packages(embedded, False, only("trl")).word == "problem"
+def words(checks: list[Check]) -> dict[str, str]:
+    return {f"{c.section}/{c.name}": c.word for c in checks}
 
 
-@pytest.mark.parametrize(
-    ("cached", "environ", "word"),
-    [
-        (True, {}, "ok"),
-        (True, {"HF_HUB_OFFLINE": "1"}, "ok"),
-        (False, {}, "note"),
-        (False, {"HF_HUB_OFFLINE": "1"}, "problem"),
-    ],
-)
-def test_smollm2_is_looked_for(smollm2, cached, environ, word):
-    (check,) = check_models(smollm2, cached, environ)
-    assert check.word == word
-    assert ("make smollm2" in check.text) == (not cached)
+def test_every_part_of_the_machine_is_asked(host):
+    checks = examine(Asked("cpu"), host, no_docker)
+    assert list(words(checks)) == [
+        "software/packages",
+        "machine/place",
+        "machine/cpu",
+        "machine/memory",
+        "machine/shared memory",
+        "gpu/gpu",
+        "disk/results",
+        "disk/Hub cache",
+        "disk/harness cache",
+        "disk/temporary files",
+        "hub/token",
+        "hub/model",
+        "hub/dataset",
+        "matrix/needs",
+        "docker/engine",
+    ]
 
 
-def test_an_embedded_model_needs_nothing(embedded):
-    assert [c.word for c in check_models(embedded, False, {})] == ["ok"]
-    assert [c.word for c in check_models(build_matrix(Plan(source="org/m")), False, {})] == ["note"]
+def test_a_matrix_that_needs_gpus_has_problems_without_and_fits_with_them(host):
+    bare = words(examine(Asked("blog"), host, no_docker))
+    assert (bare["gpu/gpu"], bare["hub/token"]) == ("problem", "problem")
+    assert "matrix/fit" not in bare
+    large = replace(with_gpus(host, 4), token=HubToken("the file x"), has_host_pids=True)
+    rich = words(examine(Asked("blog"), large, no_docker))
+    assert (rich["gpu/gpu"], rich["gpu/driver"], rich["matrix/fit"]) == ("ok", "ok", "ok")
+    assert rich["hub/token"] == "ok"
 
 
-def test_little_memory_is_a_problem_for_real_models_alone(smollm2, embedded):
-    assert check_memory(smollm2, 3 * GIB, 8 * GIB).word == "problem"
-    assert check_memory(smollm2, 5 * GIB, 8 * GIB).word == "ok"
-    assert check_memory(embedded, 3 * GIB, 8 * GIB).word == "ok"
+def test_an_unknown_matrix_is_refused(host):
+    with pytest.raises(ConfigError, match="did you mean 'blog'"):
+        examine(Asked("blgo"), host, no_docker)
 
 
-def test_the_disk_is_the_one_the_study_will_be_on(tmp_path, monkeypatch):
-    asked = []
+def test_the_disk_of_the_named_folder_is_looked_at(host, tmp_path):
+    def results(**options):
+        checks = examine(Asked("cpu", **options), host, no_docker)
+        return next(c for c in checks if c.name == "results").value["folder"]
 
-    def usage(path):
-        asked.append(path)
-        return type("Usage", (), {"free": 5 * GIB})
-
-    monkeypatch.setattr("shutil.disk_usage", usage)
-    assert check_disk(tmp_path / "results" / "deep").word == "ok"
-    (tmp_path / "results").mkdir()
-    check_disk(tmp_path / "results" / "deep")
-    assert asked == [tmp_path, tmp_path / "results"]
+    assert results(output_dir=tmp_path / "elsewhere") == str(tmp_path / "elsewhere")
+    assert results() == str(Path.cwd() / "results" / "cpu")
 
 
-def test_a_full_disk_is_a_problem(tmp_path, monkeypatch):
-    monkeypatch.setattr("shutil.disk_usage", lambda _: type("Usage", (), {"free": GIB}))
-    assert check_disk(tmp_path).word == "problem"
+def test_in_a_container_an_engine_that_can_not_be_reached_is_no_news(host):
+    inside = replace(host, signs=("/.dockerenv",))
+    down = Docker(Answer(1, "", "Cannot connect to the Docker daemon"))
+    assert "docker/engine" not in words(examine(Asked("cpu"), inside, no_docker))
+    assert "docker/engine" not in words(examine(Asked("cpu"), inside, down))
+    assert words(examine(Asked("cpu"), inside, Docker()))["docker/engine"] == "ok"
+    assert words(examine(Asked("cpu", image="i"), inside, down))["docker/engine"] == "problem"
 
 
-def test_a_gpu_is_asked_for_only_by_a_matrix_that_needs_one(smollm2):
-    none, gpu = GpuList((), "no driver"), Gpu(0, "GPU-1", "Fake", GIB, "580", "13", False, (), ())
-    needs = smollm2.model_copy(update={"device": "gpu"})
-    assert check_gpu(smollm2, none, {}).word == "note"
-    assert check_gpu(needs, none, {}).word == "problem"
-    assert check_gpu(needs, GpuList((gpu,)), {}).word == "ok"
-    assert check_gpu(needs, GpuList((gpu,)), {"CUDA_VISIBLE_DEVICES": ""}).word == "problem"
+def test_an_image_counts_instead_of_what_is_installed(host):
+    labels = {**LABELS, "io.lora-harness.variant": "cuda", "io.lora-harness.torch": "2.9.0+cu128"}
+    docker = Docker(GPU_INFO, {"i": labels})
+    one = with_gpus(host, 1)
+    checks = {c.name: c for c in examine(Asked("smollm3", image="i"), one, docker)}
+    assert "the image's torch, built for CUDA 12.8" in checks["driver"].text
+    here = {c.name: c for c in examine(Asked("smollm3"), one, docker)}
+    assert "the installed torch, built for CUDA 13.0" in here["driver"].text
 
 
-def test_every_check_is_made(monkeypatch, tmp_path):
-    monkeypatch.setenv("HARNESS_CACHE", str(tmp_path))
+def test_what_is_missing_here_is_a_note_where_an_image_trains(host, monkeypatch):
+    monkeypatch.setattr("harness.engines.find_spec", lambda _: None)
+    four = with_gpus(host, 4)
+    assert words(examine(Asked("blog"), four, no_docker))["software/extras"] == "problem"
+    docker = Docker(GPU_INFO, {"i": LABELS})
+    assert words(examine(Asked("blog", image="i"), four, docker))["software/extras"] == "note"
+
+
+def test_all_matrices_are_a_line_each_and_never_change_the_exit_code(host):
+    checks = examine(Asked("cpu", lists_all=True), host, no_docker)
+    lines = {c.name: c for c in checks if c.section == "matrices"}
+    assert list(lines) == list(shipped_matrices())
+    assert lines["cpu"].value["fits"] is True
+    assert lines["blog"].value["reason"] == "no GPU here"
+    assert max(c.exit_code for c in lines.values()) == 0
+    assert checks[: -len(lines)] == examine(Asked("cpu"), host, no_docker)
+
+
+def test_a_line_agrees_with_asking_about_that_matrix(host, monkeypatch):
+    monkeypatch.setattr("harness.engines.find_spec", lambda _: Mock(origin="x"))
+    four = replace(with_gpus(host, 4), token=HubToken("x"))
+    fitting = []
+    for machine in (host, four):
+        checks = examine(Asked("cpu", lists_all=True), machine, no_docker)
+        for line in [c for c in checks if c.section == "matrices"]:
+            asked = examine(Asked(line.name), machine, no_docker)
+            assert line.value["fits"] == all(c.word != "problem" for c in asked)
+            fitting += [line.name] if line.value["fits"] else []
+    assert fitting.count("cpu") == 2
+    assert fitting.count("blog") == 1
+
+
+def test_a_matrix_that_the_installed_trl_refuses_is_still_a_line(host, monkeypatch, tmp_path):
+    bad = tmp_path / "bad.yaml"
+    bad.write_text("format: 1\n")
+    monkeypatch.setattr("harness.matrix.shipped_matrices", lambda: {"bad": bad})
+    monkeypatch.setattr("harness.doctor.shipped_matrices", lambda: {"bad": bad})
+    (line,) = [
+        c
+        for c in examine(
+            Asked(str(Path("benchmarks/cpu.yaml").absolute()), lists_all=True), host, no_docker
+        )
+        if c.section == "matrices"
+    ]
+    assert (line.name, line.word) == ("bad", "note")
+    assert line.text.startswith("can't be read: ")
+
+
+def test_survey_sees_this_machine():
+    machine = survey()
+    assert machine.cores >= 1
+    assert machine.torch is not None
+    assert machine.scratch.free_bytes > 0
+
+
+PROBLEM = Check("gpu", "driver", "problem", "it is old", "update it")
+NOTE = Check("hub", "model", "note", "is to be \x1b[31mfetched [bold]now[/bold]")
+
+
+def test_the_closing_line_counts_and_says_what_to_do_first():
+    assert closing([NOTE], "cpu") == (
+        "no problems for matrix 'cpu' (1 note): `harness bench --matrix cpu` can start"
+    )
+    software = Check("software", "packages", "problem", "missing trl")
+    assert closing([software, PROBLEM, NOTE, NOTE], "blog") == (
+        "2 problems for matrix 'blog' (2 notes). First, driver: update it"
+    )
+    assert closing([software], "blog").endswith("First, packages: missing trl")
+
+
+def test_findings_are_printed_in_groups(capsys):
+    line = Check("matrices", "bad", "note", "can't be read: why")
+    print_checks([Check("gpu", "gpu", "ok", "one"), PROBLEM, NOTE, line], "blog")
+    out = capsys.readouterr().out
+    assert [text.rstrip() for text in out.splitlines()] == [
+        "GPU",
+        "  ok       gpu     one",
+        "  problem  driver  it is old; update it",
+        "Hub",
+        "  note     model   is to be fetched [bold]now[/bold]",
+        "matrices",
+        "  matrix  GPUs  download  results  gated  GPU-hours  here",
+        "  bad                                                can't be read: why",
+        "1 problem for matrix 'blog' (1 note). First, driver: update it",
+    ]
+
+
+def test_all_matrices_are_a_table(host, capsys):
+    print_checks(examine(Asked("cpu", lists_all=True), host, no_docker), "cpu")
+    rows = capsys.readouterr().out.partition("matrices\n")[2]
+    assert "  blog          4 × 72.78 GiB  51.0 GB and 4 repositories of unknown size" in rows
+    assert "no GPU here" in rows
+    assert "fits" in rows
+
+
+def test_the_command_answers_in_json_and_in_words(tmp_path, monkeypatch, capfd):
     monkeypatch.chdir(tmp_path)
-    names = [check.name for check in examine("smollm2")]
-    assert names == ["packages", "cpu", "memory", "disk", "gpu", "model"]
-    assert "not in the cache" in examine("smollm2")[-1].text
+    monkeypatch.setenv("PATH", str(tmp_path))  # no docker
+    assert cli.run(["doctor", "--json", "-o", "there"]) == 0
+    rows = [json.loads(text) for text in capfd.readouterr().out.splitlines()]
+    assert all(row.keys() == {"section", "name", "word", "text", "advice", "value"} for row in rows)
+    assert {"packages", "gpu", "results", "needs"} <= {row["name"] for row in rows}
+    results = next(row for row in rows if row["name"] == "results")
+    assert results["value"]["folder"] == str(tmp_path / "there")
+    assert list(tmp_path.iterdir()) == []
+    assert cli.run(["doctor", "--image", "x"]) == 7
+    assert "First, engine: install Docker Engine" in capfd.readouterr().out
+    assert cli.run(["doctor", "-m", "cpuu"]) == 2
+    assert cli.run(["doctor", "--map", "x"]) == 2
 
 
 def test_the_cache_counts_only_if_it_is_whole(tmp_path):

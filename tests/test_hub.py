@@ -165,6 +165,16 @@ def test_a_token_that_is_not_valid(hub, folder):
     assert bad not in answer.stderr
 
 
+def test_a_folder_in_the_tokens_place_is_said_before_anything_is_asked(hub, folder):
+    """Docker makes one where the file of a secret is missing."""
+    secret = folder / "hf_token"
+    secret.mkdir()
+    answer = fetch(hub, folder, HF_TOKEN_PATH=str(secret))
+    assert answer.returncode == 7
+    assert f"HF_TOKEN_PATH names {secret}, which is a folder" in answer.stderr
+    assert "Traceback" not in answer.stderr
+
+
 def test_no_network_offers_the_ways_without_one(folder):
     with running_hub() as hub:
         pass  # its port is closed now

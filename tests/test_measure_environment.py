@@ -34,7 +34,16 @@ def test_the_versions_that_matter_are_there_and_an_absent_package_is_null():
 
 def test_what_runs_on_a_gpu_is_no_part_of_the_environment():
     """Or no two runs would share one, and the host's process ids would be published."""
-    busy = [replace(GPU, processes=(GpuProcess(pid=4242 + n, used_bytes=n),)) for n in range(2)]
+    busy = [
+        replace(
+            GPU,
+            processes=(GpuProcess(pid=4242 + n, used_bytes=n),),
+            used_bytes=n,
+            free_bytes=99 - n,
+            ecc_uncorrected=n,
+        )
+        for n in range(2)
+    ]
     first, second = (capture_environment([gpu], {}) for gpu in busy)
     assert first == second
     assert "processes" not in first["gpus"][0]

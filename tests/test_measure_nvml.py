@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, field
 from types import SimpleNamespace
 from typing import Any
 
@@ -13,99 +11,7 @@ import pytest
 from harness.measure.gpus import GpuProcess, list_gpus, visible_gpus
 from harness.measure.nvml import NvmlSource
 from harness.measure.sources import Sample
-
-GIB = 2**30
-
-
-@dataclass
-class FakeNvml:
-    """A pynvml with scripted GPUs; `faults` maps a function's name to an NVML error code."""
-
-    uuids: tuple[str, ...] = ("GPU-aaaa", "GPU-abbb")
-    faults: dict[str, int] = field(default_factory=dict)
-    calls: list[str] = field(default_factory=list)
-    used: int = 3 * GIB
-    reserved: int = GIB
-    processes: list[Any] = field(default_factory=list)
-    mig: tuple[str, ...] = ()
-    NVMLError: type[Exception] = pynvml.NVMLError
-    nvmlMemory_v2: int = 0x02000028  # noqa: N815 - pynvml's name
-
-    def __getattr__(self, name: str) -> Callable[..., Any]:
-        answer = getattr(type(self), "answer_" + name.removeprefix("nvml"))
-
-        def call(*arguments: Any, **options: Any) -> Any:
-            self.calls.append(name)
-            if name in self.faults:
-                raise pynvml.NVMLError(self.faults[name])
-            return answer(self, *arguments, **options)
-
-        return call
-
-    def answer_Init(self):
-        return None
-
-    def answer_SystemGetDriverVersion(self):
-        return "580.65"
-
-    def answer_SystemGetCudaDriverVersion(self):
-        return 13000
-
-    def answer_DeviceGetCount(self):
-        return len(self.uuids)
-
-    def answer_DeviceGetHandleByIndex(self, index):
-        return self.uuids[index]
-
-    def answer_DeviceGetHandleByUUID(self, uuid):
-        if uuid not in self.uuids:
-            raise pynvml.NVMLError(6)
-        return uuid
-
-    def answer_DeviceGetUUID(self, handle):
-        return handle
-
-    def answer_DeviceGetName(self, handle):
-        return "NVIDIA Fake"
-
-    def answer_DeviceGetMemoryInfo(self, handle, version=None):
-        total = 80 * GIB
-        if version is None:  # version 1 counts the driver's reservation as used
-            used = self.used + self.reserved
-            return SimpleNamespace(total=total, used=used, free=total - used)
-        if "v2" in self.faults:
-            raise pynvml.NVMLError(self.faults["v2"])
-        free = total - self.used - self.reserved
-        return SimpleNamespace(total=total, used=self.used, free=free, reserved=self.reserved)
-
-    def answer_DeviceGetComputeRunningProcesses(self, handle):
-        return self.processes
-
-    def answer_DeviceGetMigMode(self, handle):
-        return [int(bool(self.mig)), 0]
-
-    def answer_DeviceGetMaxMigDeviceCount(self, handle):
-        return 7
-
-    def answer_DeviceGetMigDeviceHandleByIndex(self, handle, index):
-        if index >= len(self.mig):
-            raise pynvml.NVMLError(6)
-        return self.mig[index]
-
-    def answer_DeviceGetUtilizationRates(self, handle):
-        return SimpleNamespace(gpu=42, memory=7)
-
-    def answer_DeviceGetPowerUsage(self, handle):
-        return 250_000
-
-    def answer_DeviceGetTotalEnergyConsumption(self, handle):
-        return 5_000
-
-    def answer_DeviceGetTemperature(self, handle, sensor):
-        return 61
-
-    def answer_DeviceGetClockInfo(self, handle, clock):
-        return 1410 if clock == pynvml.NVML_CLOCK_SM else None
+from tests.fake_nvml import GIB, FakeNvml, process
 
 
 class Clock:
@@ -118,10 +24,6 @@ class Clock:
 def source(nvml: FakeNvml, clock: Clock | None = None, **options: Any) -> NvmlSource:
     options = {"tree_pids": lambda: frozenset({10, 11}), "is_pid_trusted": True, **options}
     return NvmlSource(nvml, "GPU-aaaa", clock=clock or Clock(), **options)
-
-
-def process(pid: int, used: int | None) -> Any:
-    return SimpleNamespace(pid=pid, usedGpuMemory=used)
 
 
 def test_a_reading_in_the_units_of_the_record():
@@ -247,6 +149,27 @@ def test_gpus_are_described():
     assert first.processes == (GpuProcess(99, None),)
 
 
+def test_what_a_gpu_is_set_to_is_described():
+    first = list_gpus(FakeNvml(capability=(7, 5), compute_mode=3, ecc_errors=4)).gpus[0]
+    assert (first.compute_capability, first.compute_mode) == ((7, 5), "exclusive process")
+    assert (first.is_ecc_enabled, first.ecc_uncorrected) == (True, 4)
+    off = list_gpus(FakeNvml(ecc_errors=None)).gpus[0]
+    assert (off.is_ecc_enabled, off.ecc_uncorrected) == (False, None)
+
+
+def test_used_memory_leaves_the_drivers_own_out_where_it_is_told():
+    first = list_gpus(FakeNvml()).gpus[0]
+    assert (first.used_bytes, first.free_bytes) == (3 * GIB, 76 * GIB)
+    assert list_gpus(FakeNvml(faults={"v2": 25})).gpus[0].used_bytes == 4 * GIB
+
+
+def test_what_an_old_driver_does_not_know_is_not_told():
+    names = ("CudaComputeCapability", "ComputeMode", "EccMode", "MigMode", "MemoryInfo")
+    first = list_gpus(FakeNvml(faults={f"nvmlDeviceGet{n}": 13 for n in names})).gpus[0]
+    assert (first.uuid, first.total_bytes, first.used_bytes) == ("GPU-aaaa", None, None)
+    assert (first.compute_capability, first.compute_mode, first.is_ecc_enabled) == (None,) * 3
+
+
 def test_a_lost_gpu_does_not_hide_the_others():
     class OneLost(FakeNvml):
         def answer_DeviceGetHandleByIndex(self, index):
@@ -264,6 +187,7 @@ def test_without_a_driver_there_is_no_gpu_and_a_reason(code):
     found = list_gpus(FakeNvml(faults={"nvmlInit": code}))
     assert found.gpus == ()
     assert found.note.startswith("no NVML")
+    assert found.nvml_error == code
 
 
 def test_listing_for_real_never_raises():
@@ -294,4 +218,5 @@ def test_a_mig_slice_is_found_through_its_gpu():
     found = list_gpus(FakeNvml(uuids=("GPU-aaaa",), mig=("MIG-1111", "MIG-2222")))
     assert found.gpus[0].is_mig_enabled
     assert found.gpus[0].mig_uuids == ("MIG-1111", "MIG-2222")
+    assert [s.total_bytes for s in found.gpus[0].mig_slices] == [80 * GIB] * 2
     assert visible_gpus(found.gpus, "MIG-2") == found.gpus

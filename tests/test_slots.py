@@ -9,8 +9,17 @@ import pytest
 
 from harness.errors import ConfigError, MachineError
 from harness.matrix import expand, parse_matrix
+from harness.measure.container import Ram
 from harness.plan import Request, make_plan
-from harness.slots import Slot, count_places, find_slots, hold, processes, refuse_unfit
+from harness.slots import (
+    Slot,
+    count_jobs,
+    count_places,
+    find_slots,
+    hold,
+    processes,
+    refuse_unfit,
+)
 from harness.spec import RunSpec
 from tests.conftest import MATRIX
 
@@ -100,6 +109,22 @@ def test_more_runs_than_places_are_refused():
         count_places(GPUS, 5, specs())
 
 
+def test_side_by_side_runs_share_what_a_cgroup_leaves(monkeypatch):
+    for gibibytes, fit in ((64, 4), (9, 2), (2, 1)):
+        ram = Ram(gibibytes * 2**30, 64 * 2**30, 64 * 2**30)
+        monkeypatch.setattr("harness.slots.Ram.here", lambda ram=ram: ram)
+        assert count_jobs(CORES, None) == fit
+
+
+def test_without_a_folder_for_temporary_files_there_is_a_sentence(monkeypatch):
+    def full():
+        raise FileNotFoundError(2, "No usable temporary directory found")
+
+    monkeypatch.setattr("tempfile.gettempdir", full)
+    with pytest.raises(MachineError, match=r"set TMPDIR to another, .*--tmpfs"), hold(CORES, 1):
+        pass
+
+
 def test_a_plan_refuses_before_anything_is_written(tmp_path: Path):
     (tmp_path / "tiny.yaml").write_text(matrix_text("fsdp2", 2))
     request = Request(matrix=str(tmp_path / "tiny.yaml"), output_dir=tmp_path / "study")
@@ -165,13 +190,3 @@ def test_a_lock_that_another_user_left_in_a_folder_of_all_is_free(tmp_path: Path
     os.chown(left, 4242, 4242)
     with hold([Slot(9101, None)], 1) as (_, shared):
         assert shared == ()
-
-
-def test_a_machine_without_a_temporary_folder_says_how_to_get_one(monkeypatch):
-    def none_found() -> str:
-        raise FileNotFoundError(2, "No usable temporary directory found in ['/tmp']")
-
-    monkeypatch.setattr("tempfile.gettempdir", none_found)
-    with pytest.raises(MachineError, match="--tmpfs /tmp:exec") as caught, hold(CORES, 1):
-        pass
-    assert caught.value.exit_code == 7

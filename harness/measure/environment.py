@@ -20,6 +20,7 @@ from typing import Any
 import psutil
 
 import harness
+from harness.measure.container import container_signs
 from harness.measure.gpus import Gpu, list_gpus
 
 FORMAT = 1
@@ -39,7 +40,8 @@ VARIABLES = (
     "TORCH_ALLOW_TF32_CUBLAS_OVERRIDE", "TRANSFORMERS_OFFLINE", "VLLM_ATTENTION_BACKEND",
     "VLLM_CPU_KVCACHE_SPACE",
 )  # fmt: skip
-_CONTAINER_FILES = ("/.dockerenv", "/run/.containerenv")
+# Fields of a GPU that say what runs on it.
+_PASSING = frozenset({"processes", "used_bytes", "free_bytes", "ecc_uncorrected"})
 
 
 def capture_environment(
@@ -68,7 +70,7 @@ def capture_environment(
 
 def describe_gpu(gpu: Gpu) -> dict[str, Any]:
     """Return what a GPU is; not what runs on it, which changes by the minute and is others' business."""
-    return {name: value for name, value in asdict(gpu).items() if name != "processes"}
+    return {name: value for name, value in asdict(gpu).items() if name not in _PASSING}
 
 
 def describe_platform() -> dict[str, Any]:
@@ -161,8 +163,4 @@ def _usable_cores() -> int | None:
 
 
 def _container_guess() -> str:
-    if any(Path(file).exists() for file in _CONTAINER_FILES):
-        return "container"
-    if any(name in os.environ for name in ("KUBERNETES_SERVICE_HOST", "container")):
-        return "container"
-    return "host, as far as can be seen"
+    return "container" if container_signs() else "host, as far as can be seen"

@@ -11,6 +11,10 @@ from typing import Any
 
 from harness.measure.nvml import Asker, Nvml, load_nvml, start_nvml
 
+# nvmlComputeMode_t, nvmlMemoryErrorType_t, nvmlEccCounterType_t (nvml.h).
+_COMPUTE_MODES = {0: "default", 1: "exclusive thread", 2: "prohibited", 3: "exclusive process"}
+_UNCORRECTED, _SINCE_DRIVER_LOAD = 1, 0
+
 
 @dataclass(frozen=True)
 class GpuProcess:
@@ -21,8 +25,17 @@ class GpuProcess:
 
 
 @dataclass(frozen=True)
+class MigSlice:
+    """A part of a partitioned GPU; CUDA gives a process one."""
+
+    uuid: str
+    name: str | None
+    total_bytes: int | None
+
+
+@dataclass(frozen=True)
 class Gpu:
-    """A GPU as NVML describes it. `index` is NVML's, which is the PCI order."""
+    """A GPU as NVML describes it. `index` is NVML's, which is the PCI order; None: not told."""
 
     index: int
     uuid: str
@@ -33,6 +46,15 @@ class Gpu:
     is_mig_enabled: bool
     mig_uuids: tuple[str, ...]
     processes: tuple[GpuProcess, ...]
+    used_bytes: int | None = (
+        None  # by processes; the driver's reservation left out where it is told
+    )
+    free_bytes: int | None = None
+    compute_capability: tuple[int, int] | None = None
+    compute_mode: str | None = None
+    is_ecc_enabled: bool | None = None
+    ecc_uncorrected: int | None = None  # errors since the driver was loaded
+    mig_slices: tuple[MigSlice, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -41,13 +63,14 @@ class GpuList:
 
     gpus: tuple[Gpu, ...]
     note: str | None = None
+    nvml_error: int | None = None  # NVML's return code, where NVML would not start
 
 
 def list_gpus(nvml: Nvml | None = None) -> GpuList:
     """Describe every GPU of this machine; an empty list says why."""
-    loaded, note = start_nvml(nvml) if nvml is not None else load_nvml()
-    if loaded is None:
-        return GpuList((), note)
+    loaded, absence = start_nvml(nvml) if nvml is not None else load_nvml()
+    if loaded is None or absence is not None:
+        return GpuList((), absence.note if absence else None, absence.code if absence else None)
     ask = Asker(loaded)
     count = ask("the number of GPUs", loaded.nvmlDeviceGetCount) or 0
     driver = ask("driver version", loaded.nvmlSystemGetDriverVersion)
@@ -75,10 +98,13 @@ def _describe(
     if uuid is None:
         return None
     quiet = Asker(nvml)  # what a GPU does not support is no news in a listing
-    memory = quiet("memory", lambda: nvml.nvmlDeviceGetMemoryInfo(handle))
+    memory = _memory(nvml, quiet, handle)
     mode = quiet("MIG mode", lambda: nvml.nvmlDeviceGetMigMode(handle))
-    is_mig = bool(mode and mode[0])
+    slices = _mig_slices(nvml, quiet, handle) if mode and mode[0] else ()
     running = quiet("processes", lambda: nvml.nvmlDeviceGetComputeRunningProcesses(handle)) or ()
+    capability = quiet("capability", lambda: nvml.nvmlDeviceGetCudaComputeCapability(handle))
+    computes = quiet("compute mode", lambda: nvml.nvmlDeviceGetComputeMode(handle))
+    ecc = quiet("ECC mode", lambda: nvml.nvmlDeviceGetEccMode(handle))
     return Gpu(
         index=index,
         uuid=uuid,
@@ -86,22 +112,51 @@ def _describe(
         total_bytes=int(memory.total) if memory is not None else None,
         driver_version=driver,
         cuda_driver_version=cuda,
-        is_mig_enabled=is_mig,
-        mig_uuids=_mig_uuids(nvml, quiet, handle) if is_mig else (),
+        is_mig_enabled=bool(mode and mode[0]),
+        mig_uuids=tuple(s.uuid for s in slices),
         processes=tuple(GpuProcess(int(p.pid), p.usedGpuMemory) for p in running),
+        used_bytes=int(memory.used) if memory is not None else None,
+        free_bytes=int(memory.free) if memory is not None else None,
+        compute_capability=(int(capability[0]), int(capability[1])) if capability else None,
+        compute_mode=_COMPUTE_MODES.get(computes) if computes is not None else None,
+        is_ecc_enabled=bool(ecc[0]) if ecc else None,
+        ecc_uncorrected=_ecc_errors(nvml, quiet, handle) if ecc and ecc[0] else None,
+        mig_slices=slices,
     )
 
 
-def _mig_uuids(nvml: Nvml, ask: Asker, handle: Any) -> tuple[str, ...]:
+def _memory(nvml: Nvml, ask: Asker, handle: Any) -> Any:
+    """Version 2, which leaves the driver's own memory out of `used`; version 1 on an old driver."""
+    version = nvml.nvmlMemory_v2
+    memory = ask("memory v2", lambda: nvml.nvmlDeviceGetMemoryInfo(handle, version=version))
+    return memory or ask("memory", lambda: nvml.nvmlDeviceGetMemoryInfo(handle))
+
+
+def _ecc_errors(nvml: Nvml, ask: Asker, handle: Any) -> int | None:
+    return ask(
+        "ECC errors",
+        lambda: nvml.nvmlDeviceGetTotalEccErrors(handle, _UNCORRECTED, _SINCE_DRIVER_LOAD),
+    )
+
+
+def _mig_slices(nvml: Nvml, ask: Asker, handle: Any) -> tuple[MigSlice, ...]:
     count = ask("MIG slices", lambda: nvml.nvmlDeviceGetMaxMigDeviceCount(handle)) or 0
-    uuids: list[str] = []
+    slices: list[MigSlice] = []
     for index in range(count):
         try:
-            slice_handle = nvml.nvmlDeviceGetMigDeviceHandleByIndex(handle, index)
-            uuids.append(nvml.nvmlDeviceGetUUID(slice_handle))
+            part = nvml.nvmlDeviceGetMigDeviceHandleByIndex(handle, index)
+            uuid = nvml.nvmlDeviceGetUUID(part)
         except nvml.NVMLError:
             continue  # an unused slot of the partitioning answers NotFound
-    return tuple(uuids)
+        slices.append(_mig_slice(nvml, part, uuid))
+    return tuple(slices)
+
+
+def _mig_slice(nvml: Nvml, part: Any, uuid: str) -> MigSlice:
+    ask = Asker(nvml)
+    memory = ask("memory", lambda: nvml.nvmlDeviceGetMemoryInfo(part))
+    name = ask("name", lambda: nvml.nvmlDeviceGetName(part))
+    return MigSlice(uuid, name, int(memory.total) if memory is not None else None)
 
 
 def visible_gpus(gpus: Sequence[Gpu], cuda_visible_devices: str | None) -> tuple[Gpu, ...]:

@@ -3,7 +3,7 @@
 Device memory is read at every sample, the rest once a second: power and utilisation update no
 faster, and a process list holds a lock of the whole driver. A reading that can't be had is None and
 leaves one note; nothing here raises for a missing library, driver, permission or lost device.
-What this leaves out: NVLink, ECC and per-process utilisation; listing GPUs is in `gpus`.
+What this leaves out: NVLink and per-process utilisation; listing GPUs is in `gpus`.
 """
 
 # The protocol below carries the names of the module that it describes.
@@ -14,6 +14,7 @@ from __future__ import annotations
 import importlib
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, TypeVar, cast
 
@@ -55,6 +56,10 @@ class Nvml(Protocol):
     def nvmlDeviceGetMigMode(self, handle: Any) -> Sequence[int]: ...
     def nvmlDeviceGetMaxMigDeviceCount(self, handle: Any) -> int: ...
     def nvmlDeviceGetMigDeviceHandleByIndex(self, handle: Any, index: int) -> Any: ...
+    def nvmlDeviceGetCudaComputeCapability(self, handle: Any) -> Sequence[int]: ...
+    def nvmlDeviceGetComputeMode(self, handle: Any) -> int: ...
+    def nvmlDeviceGetEccMode(self, handle: Any) -> Sequence[int]: ...
+    def nvmlDeviceGetTotalEccErrors(self, handle: Any, error: int, counter: int) -> int: ...
     def nvmlDeviceGetUtilizationRates(self, handle: Any) -> Any: ...
     def nvmlDeviceGetPowerUsage(self, handle: Any) -> int: ...
     def nvmlDeviceGetTotalEnergyConsumption(self, handle: Any) -> int: ...
@@ -62,21 +67,29 @@ class Nvml(Protocol):
     def nvmlDeviceGetClockInfo(self, handle: Any, clock: int) -> int: ...
 
 
-def load_nvml() -> tuple[Nvml | None, str | None]:
+@dataclass(frozen=True)
+class Absence:
+    """Why NVML can't be used: a sentence, and NVML's return code where it gave one."""
+
+    note: str
+    code: int | None = None
+
+
+def load_nvml() -> tuple[Nvml | None, Absence | None]:
     """Import pynvml and start NVML; return it, or None and the reason."""
     try:
         nvml = cast(Nvml, importlib.import_module("pynvml"))
     except ImportError:
-        return None, "no NVML: the package nvidia-ml-py is not installed"
+        return None, Absence("no NVML: the package nvidia-ml-py is not installed")
     return start_nvml(nvml)
 
 
-def start_nvml(nvml: Nvml) -> tuple[Nvml | None, str | None]:
+def start_nvml(nvml: Nvml) -> tuple[Nvml | None, Absence | None]:
     """Initialise NVML; return it, or None and the reason."""
     try:
         nvml.nvmlInit()
     except nvml.NVMLError as error:
-        return None, f"no NVML: {error}"
+        return None, Absence(f"no NVML: {error}", getattr(error, "value", None))
     return nvml, None
 
 

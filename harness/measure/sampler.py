@@ -246,8 +246,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         tree = ProcessTree(options.pid)
         sources.append(RssSource(tree))
-        nvml, note = load_nvml() if options.gpu else (None, None)
-        notes += [note] if note else []
+        nvml, absence = load_nvml() if options.gpu else (None, None)
+        notes += [absence.note] if absence else []
         sources += [NvmlSource(nvml, uuid, lambda: tree.pids) for uuid in options.gpu if nvml]
     except TargetGone:
         notes.append("the worker had ended before the first sample")
