@@ -33,6 +33,7 @@ sm_mhz 1410
 mig 0
 ecc 1
 ecc_uncorrected 0
+compute_mode 0
 """
 
 

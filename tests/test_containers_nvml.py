@@ -45,14 +45,34 @@ def gpu(nvml_library: Path, tmp_path: Path) -> Sequence[str]:
     return [*volumes, *(word for variable in variables for word in ("-e", variable))]
 
 
-def test_env_and_doctor_list_the_gpu(compose: Compose, gpu: Sequence[str]):
+def test_env_lists_the_gpu(compose: Compose, gpu: Sequence[str]):
     told = compose.run("env", options=gpu)
     assert told.returncode == 0, told.stderr
     [found] = json.loads(told.stdout)["gpus"]
     assert (found["uuid"], found["driver_version"]) == (UUID, "580.65.06")
-    examined = compose.run("doctor", "--matrix", "cpu", options=gpu)
-    assert UUID in examined.stdout
-    assert "580.65.06" in examined.stdout
+
+
+def test_doctor_lists_the_gpu_and_says_what_a_container_can_not_see(
+    compose: Compose, gpu: Sequence[str]
+):
+    told = compose.run("doctor", "--matrix", "blog", "--json", options=gpu)
+    assert told.returncode == 7  # a matrix of many GPUs, on a CPU image
+    checks = {c["name"]: c for c in map(json.loads, told.stdout.splitlines())}
+    found = checks["gpu"]["value"]
+    assert (found["uuid"], found["driver_version"]) == (UUID, "580.65.06")
+    assert (found["compute_capability"], found["is_ecc_enabled"]) == ([9, 0], True)
+    assert "process ids here are not the host's" in checks["process lens"]["text"]
+    assert checks["busy"]["value"]["processes"][0] == {"pid": 1, "used_bytes": 600 * MIB}
+    assert checks["place"]["value"]["variant"] == "cpu"
+
+
+def test_two_studies_at_once_on_one_gpu_know_of_each_other(compose: Compose, gpu: Sequence[str]):
+    slots = 'find_slots(load_matrix("cpu").matrix, "gpu")'
+    with compose.hold(slots, gpu) as first, compose.hold(slots, gpu) as second:
+        assert first == "held ()"
+        assert second == f"held ('GPU {UUID}',)"
+    with compose.hold(slots, gpu) as after:
+        assert after == "held ()"
 
 
 def test_the_sampler_reads_the_device_and_says_that_process_ids_are_foreign(

@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import subprocess
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -15,6 +16,14 @@ from tests.containers.prepare import Ready
 from tests.containers.wheel import ROOT
 
 CPU, GPU = "harness-cpu", "harness"
+HOLD = """
+import time
+from harness.matrix import load_matrix
+from harness.slots import Slot, find_slots, hold
+with hold({slots}, 1) as (_, shared):
+    print("held", shared, flush=True)
+    time.sleep(60)
+"""
 HARDENED = (
     "--network", "none", "--read-only", "--cap-drop", "ALL", "--init",
     "--security-opt", "no-new-privileges",
@@ -96,7 +105,12 @@ class Compose:
         return self.call("run", "--rm", "-T", *options, service, *words, variables=chosen)
 
     def start(
-        self, name: str, *words: str, results: Path, user: str, options: Sequence[str] = ()
+        self,
+        name: str,
+        *words: str,
+        results: Path | None = None,
+        user: str | None = None,
+        options: Sequence[str] = (),
     ) -> subprocess.Popen[str]:
         """Start a service in a container of that name, which stays there when it has ended."""
         self.started.append(name)
@@ -108,6 +122,22 @@ class Compose:
             text=True,
             cwd=ROOT,
         )
+
+    @contextmanager
+    def hold(self, slots: str, options: Sequence[str] = ()) -> Iterator[str]:
+        """Hold places in a container of this project, as a study does; yields what it says of them."""
+        name = fresh_name("holder")
+        options = (*options, "--entrypoint", "python")
+        with self.start(name, "-c", HOLD.format(slots=slots), options=options) as process:
+            assert process.stdout is not None
+            said = [""]
+            while not said[-1].startswith("held"):
+                said.append(process.stdout.readline())
+                assert said[-1], f"no place was held: {said}"
+            try:
+                yield said[-1].strip()
+            finally:
+                self.ready.engine.run("kill", name)
 
     def __enter__(self) -> Self:
         return self

@@ -8,7 +8,7 @@
  *     device GPU-UUID                begins a GPU, in NVML's order; the lines below describe it
  *     slice MIG-UUID                 begins a MIG slice of the GPU above it
  *     name, compute (9.0), total_mib, reserved_mib, used_mib, utilization, power_mw, energy_mj,
- *     celsius, sm_mhz, mig (0, 1), ecc (0, 1), ecc_uncorrected
+ *     celsius, sm_mhz, mig (0, 1), ecc (0, 1), ecc_uncorrected, compute_mode (0 to 3)
  *     process.PID MIB                a process of the host on the GPU; `?` no figure, `gone` not there
  *     fault.FUNCTION CODE            FUNCTION answers with an NVML error, 0 heals it; functions that
  *                                    take no device: above the first one
@@ -229,6 +229,7 @@ Result nvmlDeviceGetHandleByUUID(const char *uuid, nvmlDevice_t *device)
         return result;                                                                              \
     }
 NUMBER(nvmlDeviceGetPowerUsage, unsigned int, "power_mw")
+NUMBER(nvmlDeviceGetComputeMode, nvmlComputeMode_t, "compute_mode")
 NUMBER(nvmlDeviceGetTotalEnergyConsumption, Number, "energy_mj")
 NUMBER(nvmlDeviceGetTemperature, unsigned int, asked == NVML_TEMPERATURE_GPU ? "celsius" : "",
        nvmlTemperatureSensors_t asked)
