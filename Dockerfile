@@ -131,6 +131,7 @@ ENV PATH=/opt/harness/bin:${PATH} \
     TORCHINDUCTOR_CACHE_DIR=/cache/inductor \
     VLLM_CACHE_ROOT=/cache/vllm \
     XDG_CACHE_HOME=/cache/xdg \
+    HARNESS_LOCKS=/cache \
     HF_HUB_DISABLE_TELEMETRY=1 \
     VLLM_NO_USAGE_STATS=1
 USER 1000:1000
