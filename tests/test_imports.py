@@ -74,6 +74,7 @@ ORDER = (
     "preflight",
     "schedule",
     "bench",
+    "stacks",
     "options",
     "terminal",
     "browse",
@@ -92,6 +93,8 @@ ORDER = (
     "doctor_matrix",
     "doctor",
     "doctor_text",
+    "checkup",
+    "benching",
     "exchange",
     "cli",
 )
