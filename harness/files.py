@@ -5,6 +5,7 @@ Used by every process that writes into a study: supervisor, worker and, with its
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 from collections.abc import Iterator
@@ -60,9 +61,33 @@ def disk_errors(path: Path) -> Iterator[None]:
         yield
     except OSError as error:
         raise MachineError(
-            f"can't write {short(path)}: {error.strerror or error}; make room or name another "
-            "folder with --output-dir, then run the same command again: what is finished is kept"
+            f"can't write {short(path)}: {error.strerror or error}; {_remedy(path, error)} name "
+            "another folder with --output-dir, then run the same command again: what is finished is "
+            "kept"
         ) from error
+
+
+def _remedy(path: Path, error: OSError) -> str:
+    """What to do about it, to be followed by 'name another folder'."""
+    if error.errno == errno.EROFS:
+        return "mount a folder there that can be written, or"
+    if not isinstance(error, PermissionError):
+        return "make room or"
+    me = f"{os.geteuid()}:{os.getegid()}"
+    for folder in (path, *path.parents):
+        try:
+            found = folder.stat()
+        except OSError:
+            continue
+        if (found.st_uid, found.st_gid) != (os.geteuid(), os.getegid()):
+            owner = f"{found.st_uid}:{found.st_gid}"
+            return (
+                f"{short(folder)} belongs to user {owner} and this is user {me}: give it to this user "
+                f"(chown -R {me}), or run as its owner (in a container `--user {owner}`, with compose "
+                f"HARNESS_USER={owner}), or"
+            )
+        break
+    return f"give user {me} the right to write there, or"
 
 
 def hash_files(attempt: Path) -> dict[str, str]:

@@ -1,7 +1,8 @@
 """Which release is older than which, and which of them can't train together.
 
-What this leaves out: how an argument is passed to a release (`translation`), and drivers and CUDA,
-which are the machine's.
+The standard library alone: an image's build asks here before anything is installed. What this leaves
+out: how an argument is passed to a release (`translation`), and drivers and CUDA, which are the
+machine's.
 """
 
 from __future__ import annotations
@@ -9,8 +10,10 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from importlib import metadata
+from typing import TYPE_CHECKING
 
-from harness.spec import Task
+if TYPE_CHECKING:
+    from harness.spec import Task
 
 Versions = Mapping[str, str | None]
 # The packages whose release decides how an argument is passed.

@@ -3,11 +3,13 @@
 A run of several processes takes a place for each. Two studies on one core or GPU would disturb each
 other's times and memory, so every place that is in use holds a machine-wide lock (the kernel's,
 released however its holder dies). Free places come first; a place that another study holds is used
-only where there is no other, and that is said.
+only where there is no other, and that is said. Containers have temporary folders of their own: they
+see each other's locks where they share the folder that HARNESS_LOCKS names.
 """
 
 from __future__ import annotations
 
+import fcntl
 import os
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -18,7 +20,6 @@ from pathlib import Path
 from typing import Literal
 
 import psutil
-from filelock import FileLock, Timeout
 
 from harness.errors import ConfigError, MachineError
 from harness.measure.container import Ram
@@ -137,25 +138,60 @@ def count_jobs(slots: Sequence[Slot], jobs: int | None) -> int:
 @contextmanager
 def hold(slots: Sequence[Slot], count: int) -> Iterator[tuple[tuple[Slot, ...], tuple[str, ...]]]:
     """Hold `count` places; yields them, and the names of those that another study holds too."""
-    locks = {slot: FileLock(_lock_file(slot)) for slot in slots}
-    free, taken = [], []
-    for slot, lock in locks.items():
-        try:
-            lock.acquire(timeout=0)
-            free.append(slot)
-        except (Timeout, OSError):  # an OSError: another user's lock file
-            taken.append(slot)
-    chosen = (free + taken)[:count]
-    for slot in free:
-        if slot not in chosen:
-            locks[slot].release()
+    folder, held = _lock_folder(), dict[Slot, int]()
     try:
-        yield tuple(chosen), tuple(s.name for s in chosen if s in taken)
+        for slot in slots:
+            lock = _try_lock(folder / _lock_name(slot))
+            if lock is not None:
+                held[slot] = lock
+        chosen = (*held, *(s for s in slots if s not in held))[:count]
+        for slot in [s for s in held if s not in chosen]:
+            os.close(held.pop(slot))
+        yield chosen, tuple(s.name for s in chosen if s not in held)
     finally:
-        for slot in free:
-            locks[slot].release()
+        for lock in held.values():
+            os.close(lock)
 
 
-def _lock_file(slot: Slot) -> Path:
+def _try_lock(path: Path) -> int | None:
+    """Lock a file and return its descriptor, None if another process holds it.
+
+    Not by `filelock`, which refuses a file that another user made in a shared folder: here every
+    user of the machine comes to the same file, and reading it is enough for the kernel's lock.
+    """
+    flags = os.O_RDONLY | os.O_NOFOLLOW
+    try:
+        try:
+            lock = os.open(path, flags | os.O_CREAT, 0o644)
+        except PermissionError:  # fs.protected_regular: another user's file, in a folder of all
+            lock = os.open(path, flags)
+    except OSError:
+        return None
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        os.close(lock)
+        return None
+    return lock
+
+
+def _lock_name(slot: Slot) -> str:
     name = "".join(c if c.isalnum() else "-" for c in slot.name)
-    return Path(tempfile.gettempdir()) / f"harness-{name}.lock"
+    return f"harness-{name}.lock"
+
+
+def _lock_folder() -> Path:
+    """The folder that HARNESS_LOCKS names, if one can write there; else the temporary folder.
+
+    Raises: MachineError if there is no temporary folder: workers need one too.
+    """
+    try:
+        temporary = tempfile.gettempdir()
+    except FileNotFoundError as error:
+        raise MachineError(
+            "no folder for temporary files can be written: TMPDIR, /tmp and /var/tmp are missing, full or "
+            "read-only; make room in one, set TMPDIR to another, or in a container mount one (`--tmpfs "
+            "/tmp:exec,mode=1777`)"
+        ) from error
+    chosen = os.environ.get("HARNESS_LOCKS")
+    return Path(chosen if chosen and os.access(chosen, os.W_OK) else temporary)

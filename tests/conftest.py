@@ -7,6 +7,15 @@ from pathlib import Path
 
 import pytest
 
+from tests.containers.fixtures import (  # noqa: F401 - fixtures and hooks of the tests marked docker
+    compose,
+    nvml_library,
+    older_image,
+    pytest_runtest_logreport,
+    pytest_terminal_summary,
+    ready,
+)
+
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 # Processes that tests start import the tests' stand-ins from whatever folder they run in.

@@ -20,6 +20,7 @@ ORDER = (
     "catalog",
     "record",
     "releases",
+    "pins",
     "translation_table",
     "translation",
     "arguments",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,7 @@ from harness.slots import (
     count_jobs,
     count_places,
     find_slots,
+    hold,
     processes,
     refuse_unfit,
 )
@@ -114,6 +116,15 @@ def test_side_by_side_runs_share_what_a_cgroup_leaves(monkeypatch):
         assert count_jobs(CORES, None) == fit
 
 
+def test_without_a_folder_for_temporary_files_there_is_a_sentence(monkeypatch):
+    def full():
+        raise FileNotFoundError(2, "No usable temporary directory found")
+
+    monkeypatch.setattr("tempfile.gettempdir", full)
+    with pytest.raises(MachineError, match=r"set TMPDIR to another, .*--tmpfs"), hold(CORES, 1):
+        pass
+
+
 def test_a_plan_refuses_before_anything_is_written(tmp_path: Path):
     (tmp_path / "tiny.yaml").write_text(matrix_text("fsdp2", 2))
     request = Request(matrix=str(tmp_path / "tiny.yaml"), output_dir=tmp_path / "study")
@@ -147,3 +158,35 @@ def test_more_processes_may_not_mean_more_sequences_an_update():
     with pytest.raises(ConfigError, match=r"an update \(full 8, lora 4\)"):
         parse_matrix(uneven, "m")
     parse_matrix(matrix_text("ddp", 2), "m")
+
+
+def test_studies_that_share_the_folder_of_locks_see_each_other(tmp_path: Path, monkeypatch):
+    """As containers do: each has a temporary folder of its own."""
+    for name in ("temporary", "another", "shared"):
+        (tmp_path / name).mkdir()
+    slots = [Slot(9100, None)]
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "temporary"))
+    with hold(slots, 1) as (_, alone):
+        monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "another"))
+        with hold(slots, 1) as (_, apart):
+            assert alone == apart == ()
+        monkeypatch.setenv("HARNESS_LOCKS", str(tmp_path / "shared"))
+        with hold(slots, 1) as (_, first), hold(slots, 1) as (_, second):
+            assert (first, second) == ((), ("core 9100",))
+        with hold(slots, 1) as (_, after):
+            assert after == ()
+    monkeypatch.setenv("HARNESS_LOCKS", str(tmp_path / "not there"))
+    with hold(slots, 1) as (_, shared):
+        assert shared == ()
+    assert (tmp_path / "another" / "harness-core-9100.lock").exists()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to be another user")
+def test_a_lock_that_another_user_left_in_a_folder_of_all_is_free(tmp_path: Path, monkeypatch):
+    monkeypatch.setenv("HARNESS_LOCKS", str(tmp_path))
+    tmp_path.chmod(0o1777)
+    left = tmp_path / "harness-core-9101.lock"
+    left.touch(0o644)
+    os.chown(left, 4242, 4242)
+    with hold([Slot(9101, None)], 1) as (_, shared):
+        assert shared == ()

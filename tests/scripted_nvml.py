@@ -1,0 +1,64 @@
+"""The scripted NVML of `nvml/scripted_nvml.c`: building it, and what a process needs to find it."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from importlib import metadata
+from pathlib import Path
+
+import pytest
+
+SOURCE = Path(__file__).parent / "nvml" / "scripted_nvml.c"
+LIBRARY = "libnvidia-ml.so.1"  # the name that pynvml opens
+
+UUID = "GPU-5c217ed0-0000-4000-8000-000000000001"
+OTHER_UUID = "GPU-5c217ed0-0000-4000-8000-000000000002"
+# An H100 as far as the harness asks; `used_mib` and processes are for each test to say.
+GPU = f"""\
+driver 580.65.06
+cuda 13000
+device {UUID}
+name NVIDIA Scripted 80GB
+compute 9.0
+total_mib 81559
+reserved_mib 912
+used_mib 8
+utilization 37
+power_mw 250500
+energy_mj 5000
+celsius 61
+sm_mhz 1410
+mig 0
+ecc 1
+ecc_uncorrected 0
+compute_mode 0
+"""
+
+
+def build_library(folder: Path) -> Path:
+    """Compile the library into a folder and return that folder; skip the test without a compiler."""
+    compiler = shutil.which("gcc") or shutil.which("cc")
+    if compiler is None:
+        pytest.skip("the scripted NVML needs a C compiler: install gcc")
+    command = [compiler, "-std=c11", "-Wall", "-Wextra", "-Werror", "-O1", "-shared", "-fPIC"]
+    command += ["-isystem", str(_headers()), "-o", str(folder / LIBRARY), str(SOURCE)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return folder
+
+
+def variables(library: Path, script: Path) -> dict[str, str]:
+    """The environment of a process that finds the library, and with it the script."""
+    return {**os.environ, "LD_LIBRARY_PATH": str(library), "SCRIPTED_NVML": str(script)}
+
+
+def _headers() -> Path:
+    try:
+        files = metadata.files("nvidia-nvml-dev") or []
+    except metadata.PackageNotFoundError:
+        pytest.skip(
+            "the scripted NVML needs nvml.h: install the package nvidia-nvml-dev (extra dev)"
+        )
+    return next(Path(str(file.locate())).parent for file in files if file.name == "nvml.h")

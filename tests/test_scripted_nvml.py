@@ -1,0 +1,206 @@
+"""The NVML path through the unmodified pynvml and a real library, which plays a script."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from harness.measure.nvml import has_host_pids
+from harness.measure.sampler import Sampler
+from harness.measure.sealing import read_samples
+from tests.scripted_nvml import GPU, OTHER_UUID, UUID, variables
+from tests.waiting import wait_until
+
+MIB = 2**20
+LIST = "from harness.measure.gpus import list_gpus; found = list_gpus()"
+READ = """
+from harness.measure.nvml import NvmlSource, load_nvml
+nvml, note = load_nvml()
+source = NvmlSource(nvml, {uuid!r}, lambda: frozenset({{10}}), is_pid_trusted=True)
+found = source.read(5)[0]._asdict(), source.notes, source.lenses
+"""
+
+
+@pytest.fixture
+def ask(nvml_library, tmp_path):
+    """A function that plays a script to a program and returns the program's `found`."""
+
+    def play(script: str, program: str) -> Any:
+        (tmp_path / "script").write_text(script)
+        ending = "; import json; print(json.dumps(found, default=vars))"
+        command = [sys.executable, "-c", program.strip() + ending]
+        environment = variables(nvml_library, tmp_path / "script")
+        return json.loads(
+            subprocess.run(command, env=environment, capture_output=True, check=True).stdout
+        )
+
+    return play
+
+
+def reading(ask, script: str, uuid: str = UUID) -> tuple[dict[str, Any], list[str], list[str]]:
+    sample, notes, lenses = ask(script, READ.format(uuid=uuid))
+    return sample, notes, lenses
+
+
+def test_the_environment_of_a_run_names_the_gpu(nvml_library, tmp_path):
+    (tmp_path / "script").write_text(GPU + "process.77 400\n")
+    command = [sys.executable, "-m", "harness.cli", "env"]
+    done = subprocess.run(
+        command, env=variables(nvml_library, tmp_path / "script"), capture_output=True, check=True
+    )
+    told = json.loads(done.stdout)
+    [gpu] = told["gpus"]
+    expected = {
+        "index": 0,
+        "uuid": UUID,
+        "name": "NVIDIA Scripted 80GB",
+        "total_bytes": 81559 * MIB,
+        "driver_version": "580.65.06",
+        "cuda_driver_version": "13.0",
+        "is_mig_enabled": False,
+        "mig_uuids": [],
+    }
+    assert {key: gpu[key] for key in expected} == expected
+    assert "processes" not in gpu, "what else runs there is nobody's business"
+    assert told["gpu_note"] is None
+
+
+def test_every_reading_arrives_in_its_unit(ask):
+    sample, notes, lenses = reading(ask, GPU + "process.10 3000\nprocess.99 500\nused_mib 3600\n")
+    assert sample == {
+        "t_ns": 5,
+        "device": UUID,
+        "rss_bytes": None,
+        "processes": None,
+        "nvml_device_bytes": 3600 * MIB,
+        "nvml_process_bytes": 3000 * MIB,
+        "utilization_percent": 37.0,
+        "power_w": 250.5,
+        "energy_j": 5.0,
+        "temperature_c": 61.0,
+        "sm_clock_mhz": 1410.0,
+    }
+    assert notes == []
+    assert lenses == ["nvml-device", "nvml-process"]
+
+
+def test_a_driver_without_memory_version_2_counts_its_own_reservation_and_that_is_noted(ask):
+    sample, notes, _ = reading(ask, GPU + "fault.nvmlDeviceGetMemoryInfo_v2 13\n")
+    assert sample["nvml_device_bytes"] == (8 + 912) * MIB
+    assert "version 1" in notes[0]
+
+
+def test_what_the_script_leaves_out_is_not_supported_and_null(ask):
+    bare = f"device {UUID}\ntotal_mib 100\nused_mib 10\n"
+    sample, notes, _ = reading(ask, bare)
+    assert sample["nvml_device_bytes"] == 10 * MIB
+    assert sample["power_w"] is sample["utilization_percent"] is sample["energy_j"] is None
+    assert "power not measured: not supported" in notes
+
+
+def test_a_process_without_a_figure_is_null(ask):
+    assert reading(ask, GPU + "process.10 ?\n")[0]["nvml_process_bytes"] is None
+
+
+def test_several_gpus_stand_in_the_script_s_order_and_a_lost_one_hides_no_other(ask):
+    script = GPU + f"fault.nvmlDeviceGetUUID 15\ndevice {OTHER_UUID}\nname Another\nmig 1\n"
+    script += "slice MIG-1111\ntotal_mib 10240\nslice MIG-2222\n"
+    found = ask(script, LIST)
+    [gpu] = found["gpus"]
+    assert (gpu["index"], gpu["uuid"], gpu["name"]) == (1, OTHER_UUID, "Another")
+    assert (gpu["is_mig_enabled"], gpu["mig_uuids"]) == (True, ["MIG-1111", "MIG-2222"])
+    assert "lost" in found["note"]
+
+
+def test_a_slice_is_read_by_its_own_uuid(ask):
+    script = GPU + "slice MIG-1111\ntotal_mib 10240\nused_mib 33\n"
+    assert reading(ask, script, "MIG-1111")[0]["nvml_device_bytes"] == 33 * MIB
+
+
+def test_compute_capability_ecc_and_a_clock_that_nobody_scripted(ask):
+    program = """
+import pynvml as nvml; nvml.nvmlInit(); gpu = nvml.nvmlDeviceGetHandleByIndex(0)
+def error(call, *arguments):
+    try: call(gpu, *arguments)
+    except nvml.NVMLError as error: return error.value
+found = [nvml.nvmlDeviceGetCudaComputeCapability(gpu), nvml.nvmlDeviceGetEccMode(gpu)]
+found += [nvml.nvmlDeviceGetTotalEccErrors(gpu, 1, 0), error(nvml.nvmlDeviceGetClockInfo, 2)]
+found += [error(nvml.nvmlDeviceGetFanSpeed)]
+""".strip()
+    assert ask(GPU, program) == [[9, 0], [1, 1], 0, 3, 13]
+
+
+def test_without_a_script_there_is_no_driver(nvml_library):
+    environment = variables(nvml_library, Path("/nowhere"))
+    program = f"{LIST}; print(found.note)"
+    done = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True)
+    assert done.stdout.decode().strip() == "no NVML: Driver Not Loaded"
+
+
+def sample_beside_a_worker(nvml_library, attempt: Path, script: str, enough) -> Any:
+    """Let the sampler process run beside a worker until `enough(samples)`; return the samples."""
+    path = attempt / "script"
+    with subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"]) as worker:
+        start = f"start {time.monotonic()}\n"
+        path.write_text(start + script.format(pid=worker.pid))
+        with pytest.MonkeyPatch.context() as patch:
+            for name, value in variables(nvml_library, path).items():
+                patch.setenv(name, value)
+            with Sampler.start(worker.pid, attempt, hz=20, gpus=(UUID,)):
+                wait_until(
+                    lambda: (attempt / "memory.csv").exists() and enough(read_samples(attempt))
+                )
+        worker.kill()
+    samples = read_samples(attempt)
+    return samples[samples.device == UUID]
+
+
+def test_the_sampler_follows_the_script_s_time_and_finds_its_worker(nvml_library, tmp_path):
+    if not has_host_pids():
+        pytest.skip("process ids here are a container's own, and NVML tells the host's")
+    script = GPU + "used_mib 700 from 0.6\nused_mib 90 from 1.4\n"
+    script += "process.{pid} 600\nprocess.1 50\n"
+    readings = sample_beside_a_worker(
+        nvml_library,
+        tmp_path,
+        script,
+        lambda samples: (samples.nvml_device_bytes == 90 * MIB).any(),
+    )
+    seen = readings.nvml_device_bytes.dropna().drop_duplicates().tolist()
+    assert seen == [8 * MIB, 700 * MIB, 90 * MIB]
+    assert set(readings.nvml_process_bytes.dropna()) == {600 * MIB}
+    summary = json.loads((tmp_path / "sampler.json").read_text())
+    assert summary["gpus"] == [UUID]
+    assert summary["lenses"] == ["rss", "nvml-device", "nvml-process"]
+    assert summary["notes"] == []
+
+
+def test_a_gpu_lost_in_mid_run_ends_its_readings_and_the_sampler_goes_on(nvml_library, tmp_path):
+    script = GPU + "fault.nvmlDeviceGetMemoryInfo_v2 15 from 0.8\n"
+
+    def is_lost(samples) -> bool:
+        return (
+            len(samples) > 4 and samples[samples.device == UUID].nvml_device_bytes.isna().sum() > 3
+        )
+
+    readings = sample_beside_a_worker(nvml_library, tmp_path, script, is_lost)
+    assert readings.nvml_device_bytes.iloc[0] == 8 * MIB
+    summary = json.loads((tmp_path / "sampler.json").read_text())
+    assert [note for note in summary["notes"] if "the GPU was lost" in note]
+
+
+def test_a_changed_script_is_read_again(ask, tmp_path):
+    program = f"""
+import os, pathlib, pynvml as nvml; nvml.nvmlInit(); gpu = nvml.nvmlDeviceGetHandleByUUID({UUID!r})
+found = [nvml.nvmlDeviceGetPowerUsage(gpu)]
+path = pathlib.Path(os.environ["SCRIPTED_NVML"])
+path.write_text(path.read_text() + "power_mw 70000" + chr(10))
+found.append(nvml.nvmlDeviceGetPowerUsage(gpu))
+""".strip()
+    assert ask(GPU, program) == [250500, 70000]
