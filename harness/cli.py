@@ -10,16 +10,16 @@ import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import click
 
 from harness import __version__
 from harness.benching import bench
 from harness.browse import matrix, runs
+from harness.checkup import doctor
 from harness.errors import EXIT_INTERRUPTED, ConfigError, HarnessError, StudyError
 from harness.exchange import fetch, publish
-from harness.options import JSON, MAP, MATRIX, OFFLINE, STUDY, Commands
+from harness.options import JSON, STUDY, Commands
 from harness.planning import plan
 
 EXAMPLES = """\b
@@ -30,12 +30,6 @@ Examples:
   harness bench --set max_steps=20 --output-dir results/short
   harness runs ls results/cpu                   what ran, and how it ended
   harness report results/cpu                    render the report again
-"""
-DOCTOR_EXAMPLES = """\b
-Examples:
-  harness doctor --matrix blog
-  harness doctor --all                          what every matrix needs, and what fits here
-  harness doctor --matrix blog --image lora-harness:cuda
 """
 
 
@@ -78,7 +72,7 @@ def cli() -> None:
     """
 
 
-for command in (bench, runs, matrix, plan, fetch, publish):
+for command in (bench, runs, matrix, plan, doctor, fetch, publish):
     cli.add_command(command)
 
 
@@ -101,35 +95,6 @@ def report(study: Path, is_json: bool) -> int:
         print_findings(view)
         click.echo(f"report: {store.report_dir / 'index.html'}")
     return StudyError.exit_code if view.problems else 0
-
-
-@cli.command(epilog=DOCTOR_EXAMPLES)
-@MATRIX
-@click.option(
-    "--output-dir",
-    "-o",
-    type=click.Path(path_type=Path),
-    help="study folder whose disk is looked at; default results/MATRIX",
-)
-@MAP
-@OFFLINE
-@click.option(
-    "--image", metavar="NAME", help="the image that is to train: is it there, does it fit"
-)
-@click.option("--all", "lists_all", is_flag=True, help="every shipped matrix too, a line each")
-@JSON
-def doctor(is_json: bool, **asked: Any) -> int:
-    """Check this machine: driver, GPUs, disk, token, Docker, and what a matrix needs."""
-    from harness.doctor import Asked, examine
-    from harness.doctor_text import print_checks
-
-    checks = examine(Asked(**asked))
-    if is_json:
-        for check in checks:
-            click.echo(json.dumps(check.as_dict()))
-    else:
-        print_checks(checks, asked["matrix"])
-    return max((check.exit_code for check in checks), default=0)
 
 
 @cli.command()

@@ -98,6 +98,20 @@ class Machine:
         return bool(self.signs)
 
 
+@dataclass(frozen=True)
+class Installation:
+    """What would train: the packages here, or those of an image."""
+
+    torch: Torch | None  # None: not installed, or an image does not tell
+    is_here: bool = True
+
+    def check(self, *found: Check) -> list[Check]:
+        """Keep what was found of the packages here; where an image trains, lacks are notes."""
+        if self.is_here:
+            return list(found)
+        return [replace(c, word="note") if c.word == "problem" else c for c in found]
+
+
 def survey() -> Machine:
     """Look at this machine, with this process's eyes."""
     from huggingface_hub import constants
@@ -142,16 +156,14 @@ def examine(asked: Asked, machine: Machine | None = None, ask: Ask = ask_docker)
     )
     if machine.is_container and not asked.image and engine[0].word != "ok":
         engine = []  # a container seldom reaches its engine, and has no use for it
-    torch = image_torch if asked.image else machine.torch
-    checks = judge(needs, machine, machine.look(asked.output_dir or needs.output_dir), torch)
-    if asked.image:
-        checks = [_of_the_image(check) for check in checks]
-    lines = [_line(name, asked.maps, machine) for name in shipped_matrices() if asked.lists_all]
-    return [*checks, *engine, *lines]
+    trains = Installation(image_torch, False) if asked.image else Installation(machine.torch)
+    checks = judge(needs, machine, machine.look(asked.output_dir or needs.output_dir), trains)
+    names = shipped_matrices() if asked.lists_all else ()
+    return [*checks, *engine, *(_line(name, asked.maps, machine, trains) for name in names)]
 
 
-def judge(needs: Needs, machine: Machine, results: Room, torch: Torch | None) -> list[Check]:
-    """Compare what a matrix needs with what is here; `torch` is the one that would train."""
+def judge(needs: Needs, machine: Machine, results: Room, trains: Installation) -> list[Check]:
+    """Compare what a matrix needs with what is here, and with what would train it."""
     is_container = machine.is_container
     absence = explain_absence(
         machine.gpus, is_container=is_container, has_device_files=machine.has_device_files
@@ -162,14 +174,13 @@ def judge(needs: Needs, machine: Machine, results: Room, torch: Torch | None) ->
         harness_folder(needs, machine.harness_cache),
     )
     return [
-        check_packages(needs, is_container=is_container),
-        *check_extras(needs),
+        *trains.check(check_packages(needs, is_container=is_container), *check_extras(needs)),
         check_place(needs, machine.signs, machine.environ, machine.uid, machine.gid),
         check_cores(machine.cores, machine.limits),
         check_memory(needs, machine.ram),
         check_shared(needs, machine.shared, is_container=is_container),
         *check_gpus(needs, machine.gpus, machine.visible, absence),
-        *check_driver(needs, machine.visible, torch),
+        *check_driver(needs, machine.visible, trains.torch),
         *[
             check
             for gpu in machine.visible
@@ -191,15 +202,9 @@ def _needs(name: str, maps: Mapping[str, str], machine: Machine) -> Needs:
     return needs_of(name, maps, machine.ground, machine.cached_bytes, has_token=has_token)
 
 
-def _line(name: str, maps: Mapping[str, str], machine: Machine) -> Check:
+def _line(name: str, maps: Mapping[str, str], machine: Machine, trains: Installation) -> Check:
     try:
         needs = _needs(name, maps, machine)
     except ConfigError as error:
         return Check("matrices", name, "note", f"can't be read: {error.problems[0]}")
-    return line(needs, judge(needs, machine, machine.look(needs.output_dir), machine.torch))
-
-
-def _of_the_image(check: Check) -> Check:
-    """What is installed here does not train where an image does: its lacks are notes."""
-    is_here = check.section == "software" and check.word == "problem"
-    return replace(check, word="note") if is_here else check
+    return line(needs, judge(needs, machine, machine.look(needs.output_dir), trains))

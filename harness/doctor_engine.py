@@ -17,6 +17,7 @@ from typing import Any
 from harness.doctor_check import Check, Word, word_if
 from harness.doctor_driver import Torch
 from harness.doctor_needs import Needs
+from harness.stacks import default_image
 from harness.text import clean
 
 ANSWER_S = 5.0
@@ -88,7 +89,7 @@ def check_engine(
     gpu_way = _gpu_way(info, has_hook)
     value = {"version": version, "gpu": gpu_way}
     checks = [Check("docker", "engine", "ok", f"Docker {version} answers", value=value)]
-    if needs.matrix.device == "gpu" or needs.uses_gpu:
+    if needs.uses_gpu:
         checks.append(_gpu(gpu_way, grave))
     image = asked_image or _default_image(needs, environ)
     found, torch = _image(needs, ask, image, asked_image is not None, harness_version)
@@ -134,9 +135,10 @@ def _gpu(way: str | None, grave: Word) -> Check:
 
 
 def _default_image(needs: Needs, environ: Mapping[str, str]) -> str:
-    if needs.matrix.device == "gpu":
-        return environ.get("HARNESS_IMAGE") or "lora-harness:cuda"
-    return environ.get("HARNESS_IMAGE_CPU") or "lora-harness:cpu"
+    """The image that docker-compose.yml and `bench --launcher docker` take unless told otherwise."""
+    has_gpu = needs.uses_gpu
+    named = environ.get("HARNESS_IMAGE" if has_gpu else "HARNESS_IMAGE_CPU")
+    return named or default_image(has_gpu)
 
 
 def _image(
@@ -146,7 +148,7 @@ def _image(
     grave = word_if(is_asked)
     data = _parsed(answer.out) if answer and answer.code == 0 else {}
     if answer is None or not data:
-        service = "harness" if needs.matrix.device == "gpu" else "harness-cpu"
+        service = "harness" if needs.uses_gpu else "harness-cpu"
         said = clean(answer.err, 200) if answer else ""
         missing = not said or "no such image" in said.lower()
         text = f"no image {image}" if missing else f"image {image} can't be inspected: {said}"
@@ -181,7 +183,7 @@ def _judge(
     if version and version != harness_version:
         text += f"; this harness is {harness_version}, and a study needs one version"
         return [Check("docker", "image", grave, text, rebuild, value)], torch
-    if variant == "cpu" and needs.matrix.device == "gpu":
+    if variant == "cpu" and needs.uses_gpu:
         text += f"; it is for the CPU, and matrix {needs.matrix.name!r} needs a GPU"
         return [Check("docker", "image", grave, text, "use the CUDA image", value)], torch
     return [Check("docker", "image", "ok", text, value=value)], torch

@@ -83,7 +83,7 @@ def hub_cache(folder: Path | None = None) -> CacheSize:
 
     try:
         repos = scan_cache_dir(folder).repos
-    except (CacheNotFound, OSError):
+    except (CacheNotFound, OSError, ValueError):  # a ValueError: a file stands in its place
         repos = frozenset()
     sizes = {(repo.repo_type, repo.repo_id): int(repo.size_on_disk) for repo in repos}
     return lambda kind, name: sizes.get((kind, name))

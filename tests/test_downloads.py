@@ -82,6 +82,7 @@ def test_the_hub_s_cache_is_read_as_it_lies(tmp_path: Path):
     assert hub_cache(tmp_path)("dataset", GSM8K) == 500
     assert hub_cache(tmp_path)("model", GSM8K) is None
     assert hub_cache(tmp_path / "none")("dataset", GSM8K) is None
+    assert hub_cache(snapshot / "train.parquet")("dataset", GSM8K) is None  # a file in its place
 
 
 def test_what_ships_is_not_fetched():

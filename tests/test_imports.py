@@ -83,7 +83,6 @@ ORDER = (
     "outlook",
     "plan_tables",
     "planning",
-    "benching",
     "doctor_check",
     "doctor_needs",
     "doctor_host",
@@ -95,6 +94,8 @@ ORDER = (
     "doctor_matrix",
     "doctor",
     "doctor_text",
+    "checkup",
+    "benching",
     "exchange",
     "cli",
 )
