@@ -122,7 +122,7 @@ def list_requirements(
     """List what an image installs: what the harness needs, its extras, torch, and vLLM for CUDA."""
     left_out = {name for name in NEEDS_HUB_1 if name not in pins}
     names = {line: _name(line) for line in project.installed()}
-    # Where the index lacks an asked release, pip says so of a requirement more clearly than of a constraint.
+    # Of a release that the index lacks pip speaks more clearly as a requirement than as a constraint.
     lines = [
         f"{n}=={pins[n]}" if n in asked else line for line, n in names.items() if n not in left_out
     ]
