@@ -120,10 +120,14 @@ def list_requirements(
     project: Project, pins: Mapping[str, str], asked: Mapping[str, str], variant: str
 ) -> list[str]:
     """List what an image installs: what the harness needs, its extras, torch, and vLLM for CUDA."""
-    left_out = {name for name in NEEDS_HUB_1 if name not in pins}
-    names = {line: _name(line) for line in project.installed()}
-    # Where the index lacks an asked release, pip says so of a requirement, and of a constraint less clearly.
-    lines = [f"{n}=={pins[n]}" if n in asked else line for line, n in names.items() if n not in left_out]
+    lines = []
+    for line in project.installed():
+        name = _name(line)
+        if name in asked:
+            # Where the index has no such release, pip says so clearly of a requirement alone.
+            lines.append(f"{name}=={pins[name]}")
+        elif name not in NEEDS_HUB_1 or name in pins:
+            lines.append(line)
     if variant == "cuda" and asked.get("vllm") != NO_VLLM:
         lines.append(f"vllm=={pins['vllm']}")
     return [*lines, *torch_requirement(pins, variant)]
@@ -149,7 +153,9 @@ def _check_asked(asked: Mapping[str, str], variant: str, project: Project) -> No
     for name, version in asked.items():
         argument = name.upper()
         if name == "vllm" and variant == "cpu":
-            problems.append(f"{argument}={version}: the CPU image has no vLLM; leave {argument} out")
+            problems.append(
+                f"{argument}={version}: the CPU image has no vLLM; leave {argument} out"
+            )
         elif name == "vllm" and version == NO_VLLM:
             continue
         elif not _VERSION.fullmatch(version):
@@ -166,11 +172,15 @@ def _check_asked(asked: Mapping[str, str], variant: str, project: Project) -> No
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Write the files of one image, and return the exit code."""
-    parser = argparse.ArgumentParser(prog="harness.pins", description=(__doc__ or "").split("\n")[0])
+    parser = argparse.ArgumentParser(
+        prog="harness.pins", description=(__doc__ or "").split("\n")[0]
+    )
     parser.add_argument("output", type=Path, metavar="OUTPUT", help="folder for the files")
     parser.add_argument("--variant", choices=VARIANTS, required=True)
     for name in CHOOSABLE:
-        parser.add_argument(f"--{name}", default="", metavar="VERSION", help="empty: the locked one")
+        parser.add_argument(
+            f"--{name}", default="", metavar="VERSION", help="empty: the locked one"
+        )
     parser.add_argument("--project", type=Path, default=Path(), metavar="DIR", help="default: here")
     options = parser.parse_args(arguments)
     asked = {name: version for name in CHOOSABLE if (version := getattr(options, name).strip())}
