@@ -109,19 +109,24 @@ def check_driver(needs: Needs, visible: Sequence[Gpu], torch: Torch | None) -> l
         text = f"{torch.whose} {torch.version or ''} is built for the CPU alone".replace("  ", " ")
         advice = "install a torch built for CUDA, or use the CUDA image" if needs.uses_gpu else ""
         value = {"torch": torch.version, "cuda": None}
-        return [Check("gpu", "cuda", word_if(needs.uses_gpu), text, advice, value)]
+        only = Check("gpu", "cuda", word_if(needs.uses_gpu), text, advice, value)
+        return [Check("gpu", "driver", "ok", _called(visible[0])), only] if visible else [only]
     checks = [_driver(needs, visible[0], torch.whose, torch.cuda)] if visible else []
     return checks + [c for gpu in visible for c in _capability(needs, gpu, torch.cuda)]
 
 
 def _driver(needs: Needs, gpu: Gpu, whose: str, cuda: str) -> Check:
-    driver = f"driver {gpu.driver_version or 'of unknown version'}"
-    driver += f" (CUDA {gpu.cuda_driver_version})" if gpu.cuda_driver_version else ""
+    driver = _called(gpu)
     word, text, advice = _judge(driver, gpu, f"{whose}, built for CUDA {cuda}", cuda)
     if word == "problem":
         word = word_if(needs.uses_gpu)
     value = {"driver": gpu.driver_version, "driver_cuda": gpu.cuda_driver_version, "cuda": cuda}
     return Check("gpu", "driver", word, text, advice, value)
+
+
+def _called(gpu: Gpu) -> str:
+    driver = f"driver {gpu.driver_version or 'of unknown version'}"
+    return f"{driver} (CUDA {gpu.cuda_driver_version})" if gpu.cuda_driver_version else driver
 
 
 def _judge(driver: str, gpu: Gpu, torch: str, cuda: str) -> tuple[Word, str, str]:

@@ -38,7 +38,11 @@ def check_gpus(
 ) -> list[Check]:
     """List the GPUs that CUDA would show; `absence` says why there is none, and what to do."""
     if visible:
-        return [Check("gpu", "gpu", "ok", _describe(gpu), value=_plain(gpu)) for gpu in visible]
+        lost = [Check("gpu", "nvml", "note", found.note)] if found.note else []
+        return [
+            *(Check("gpu", "gpu", "ok", _describe(gpu), value=_plain(gpu)) for gpu in visible),
+            *lost,
+        ]
     if found.gpus:
         count = plural(len(found.gpus), "GPU")
         hidden = f"CUDA_VISIBLE_DEVICES hides the {count} of this machine"
@@ -88,8 +92,8 @@ def check_pids(needs: Needs, visible: Sequence[Gpu], *, has_host_pids: bool) -> 
 
 def _busy(gpu: Gpu, grave: Word, has_host_pids: bool, name_of: NameOf) -> Check | None:
     value = {"uuid": gpu.uuid, "processes": [asdict(p) for p in gpu.processes]}
-    spoils = "their memory and work would be in every measurement"
-    advice = "end them, or choose another GPU with CUDA_VISIBLE_DEVICES"
+    spoils = "what runs there would be in every measurement"
+    advice = "free it, or choose another GPU with CUDA_VISIBLE_DEVICES"
     if gpu.processes:
         known = [p.used_bytes for p in gpu.processes if p.used_bytes is not None]
         held = f" with {memory(sum(known))}" if known else ""

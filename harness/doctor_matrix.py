@@ -20,7 +20,8 @@ def check_needs(needs: Needs, ground: str) -> Check:
     """Say what the matrix takes; `ground` is the GPU that it was reckoned with."""
     parts = [f"{plural(len(needs.specs), 'run')} of {plural(len(needs.arms), 'arm')}"]
     if needs.uses_gpu:
-        largest = f" of up to {memory(needs.gpu_bytes)} each" if needs.gpu_bytes else ""
+        each = "it" if needs.gpus == 1 else "each"
+        largest = f" and up to {memory(needs.gpu_bytes)} of {each}" if needs.gpu_bytes else ""
         parts.append(f"a run takes {_up_to(needs.gpus, 'GPU')}{largest}")
     else:
         parts.append(f"on the CPU, {_up_to(needs.processes, 'core')} a run")
@@ -72,7 +73,8 @@ def check_fit(needs: Needs, found: GpuList) -> list[Check]:
 
 def check_extras(needs: Needs) -> list[Check]:
     """Look for what runs want beside TRL: vLLM, a vLLM server, trackio."""
-    return [Check("software", "extras", "problem", text) for text in engine_problems(needs.specs)]
+    parts = [problem.partition("; ") for problem in engine_problems(needs.specs)]
+    return [Check("software", "extras", "problem", what, advice) for what, _, advice in parts]
 
 
 def line(needs: Needs, checks: Sequence[Check]) -> Check:

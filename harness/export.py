@@ -20,7 +20,8 @@ from harness import text
 from harness.claims import Finding
 from harness.findings import banners, finding_cautions, headline, pair_label, scale_of
 from harness.integrity import RewardIntegrity
-from harness.provenance import commands, environments, shareable
+from harness.provenance import commands, environment_of, environments, shareable
+from harness.record import Attempt
 from harness.report_tables import arm_parameters, arms_of, cell
 from harness.reward_tables import integrity_data
 from harness.series import Curves
@@ -107,12 +108,17 @@ def _run(run: RunView) -> dict[str, Any]:
         **run.planned.model_dump(),
         "status": record.status.value if record else None,
         "reason": record.reason if record else None,
-        "attempts": [a.model_dump(mode="json") for a in record.attempts] if record else [],
+        "attempts": [_attempt(a) for a in record.attempts] if record else [],
         "summary": run.summary.model_dump(mode="json") if run.summary else None,
         "sampler": record.sampler.model_dump(mode="json") if record and record.sampler else None,
         "result": result.model_dump(mode="json") if result else None,
         "resolved_config": run.resolved_config,
     }
+
+
+def _attempt(attempt: Attempt) -> dict[str, Any]:
+    # Who ran a container, and under which name, is of no use to another reader.
+    return attempt.model_dump(mode="json", exclude={"container": {"name", "user"}})
 
 
 def _csv_row(run: RunView) -> dict[str, Any]:
@@ -170,7 +176,7 @@ def _integrity(figures: RewardIntegrity | None) -> dict[str, Any]:
 
 def _place(run: RunView, known: list[dict[str, Any]]) -> int | None:
     """Return where a run's environment stands in the list; None if none was recorded."""
-    environment = shareable(run.environment)
+    environment = shareable(environment_of(run))
     return known.index(environment) if environment else None
 
 

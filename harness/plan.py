@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shlex
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -146,7 +146,12 @@ def study_of(store: Store, plan: Plan, request: Request) -> Study:
     )
 
 
-def command_text(asked: Mapping[str, Any]) -> str:
+def command_text(
+    asked: Mapping[str, Any],
+    launcher: str = "local",
+    image: str | None = None,
+    versions: Sequence[str] = (),
+) -> str:
     """Return the command that makes a study again from what `harness bench` was asked, places left out."""
     name = asked["matrix"]
     words = ["harness", "bench", "--matrix", Path(name).name if "/" in name else name]
@@ -155,4 +160,7 @@ def command_text(asked: Mapping[str, Any]) -> str:
     words += ["--budget", asked["budget"]] if asked["budget"] else []
     words += ["--rehearse"] if asked["rehearses"] else []
     words += ["--seeds", ",".join(map(str, asked["seeds"]))] if asked["seeds"] else []
+    words += ["--launcher", launcher] if launcher != "local" else []
+    words += ["--image", image] if image else []
+    words += [w for version in versions for w in ("--trl", version)]
     return shlex.join(words)

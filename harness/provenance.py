@@ -15,7 +15,7 @@ from typing import Any
 
 from harness import text
 from harness.report_tables import NOT_APPLICABLE, Table, arms_of, cell, make_table, runs_of
-from harness.view import StudyView
+from harness.view import RunView, StudyView
 
 # Of no use to another reader, and somebody's own. Earlier records list a GPU's processes, by host id.
 PRIVATE = re.compile(
@@ -32,7 +32,7 @@ def environments(view: StudyView) -> list[dict[str, Any]]:
     """List the study's distinct environments, as they may be published, in order of appearance."""
     found: list[dict[str, Any]] = []
     for run in view.runs:
-        environment = shareable(run.environment)
+        environment = shareable(environment_of(run))
         if environment and environment not in found:
             found.append(environment)
     return found
@@ -42,7 +42,7 @@ def environment_table(view: StudyView) -> Table:
     """Join the runs' environments: a value all share once, else each value with its runs."""
     values: dict[str, Counter[str]] = {}
     for run in view.runs:
-        for key, value in flatten(run.environment):
+        for key, value in flatten(environment_of(run)):
             values.setdefault(key, Counter())[value] += 1
     rows = tuple((key, _distinct(counts)) for key, counts in values.items())
     n = len(environments(view))
@@ -50,6 +50,15 @@ def environment_table(view: StudyView) -> Table:
     shared = f"one, shared by {recorded}" if n == 1 else f"{n} different ones in {recorded}"
     caption = f"Environment and versions: {shared}" if n else "Environment and versions"
     return Table(caption, ("What", "Value"), rows, is_long=True)
+
+
+def environment_of(run: RunView) -> dict[str, Any]:
+    """Return what a run's worker saw around itself, and the container that it ran in."""
+    attempts = run.record.attempts if run.record else ()
+    container = attempts[-1].container if attempts else None
+    if container is None or not run.environment:
+        return run.environment
+    return {**run.environment, "container": container.model_dump(exclude={"name"})}
 
 
 def arguments_tables(view: StudyView, pair: str) -> tuple[Table, ...]:

@@ -41,6 +41,13 @@ def test_what_is_not_told_is_left_out():
     assert check.text == "0: NVIDIA Fake, GPU-aaaa, memory not told"
 
 
+def test_a_gpu_that_was_lost_is_told_beside_the_others():
+    found = GpuList(gpus(1), "GPU readings end: the GPU was lost (NVML error 15, at GPU 1)")
+    checks = check_gpus(needs("blog", 1), found, found.gpus, NO_DRIVER)
+    assert [c.word for c in checks] == ["ok", "note"]
+    assert "the GPU was lost" in checks[1].text
+
+
 def test_no_gpu_is_a_problem_only_for_a_matrix_that_needs_one():
     (check,) = check_gpus(needs("blog", 0), GpuList(()), (), NO_DRIVER)
     assert (check.word, check.exit_code) == ("problem", 7)
@@ -70,8 +77,8 @@ def test_processes_on_a_gpu_are_a_problem_with_their_names():
     (check,) = used(list_gpus(nvml).gpus[0])
     assert (check.name, check.word) == ("busy", "problem")
     assert check.text == (
-        "GPU 0 is busy: 3 processes with 3.00 GiB (77 python, 78 vllm, 79 ?); their memory and work would "
-        "be in every measurement"
+        "GPU 0 is busy: 3 processes with 3.00 GiB (77 python, 78 vllm, 79 ?); what runs there would be in "
+        "every measurement"
     )
     assert "CUDA_VISIBLE_DEVICES" in check.advice
     assert check.value["processes"][0] == {"pid": 77, "used_bytes": GIB}

@@ -32,8 +32,8 @@ def test_the_needs_of_a_gpu_matrix_in_a_sentence():
     check = check_needs(needs("blog", 0), "H100 80GB")
     assert (check.word, check.text) == (
         "ok",
-        "84 runs of 14 arms, a run takes up to 4 GPUs of up to 72.78 GiB each, 51.0 GB and 4 repositories "
-        "of unknown size to download, about 344 GPU-hours, reckoned with H100 80GB",
+        "84 runs of 14 arms, a run takes up to 4 GPUs and up to 72.78 GiB of each, 51.0 GB and 4 "
+        "repositories of unknown size to download, about 344 GPU-hours, reckoned with H100 80GB",
     )
     assert check.advice == "`harness plan --matrix blog` says more"
 
@@ -106,7 +106,8 @@ def test_what_runs_want_beside_trl_is_looked_for(monkeypatch):
     monkeypatch.setattr("harness.engines.find_spec", lambda _: None)
     (check,) = check_extras(needs("blog"))
     assert (check.section, check.word) == ("software", "problem")
-    assert "vLLM is not installed" in check.text
+    assert check.text.endswith("and vLLM is not installed beside this harness")
+    assert check.advice.startswith("run `make vllm-env`")
     assert check_extras(needs("cpu")) == []
 
 

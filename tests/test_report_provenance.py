@@ -11,6 +11,7 @@ import pytest
 
 from harness.findings import banners
 from harness.provenance import arguments_tables, environment_table, environments
+from harness.record import Container
 from harness.report import render_report
 from harness.report_tables import arms_table, figures_table, pairs_table
 from tests.study_factory import HOSTILE, Plan, build_study
@@ -88,6 +89,32 @@ def test_runs_that_share_an_environment_show_it_once():
     data = json.loads(rendered(study)["data.json"])
     assert len(data["environments"]) == 1
     assert {run["environment_index"] for run in data["runs"]} == {0}
+
+
+def test_the_image_of_runs_in_containers_is_told_and_their_names_are_not():
+    image_id = "sha256:" + "a" * 64
+    container = Container(
+        name="harness-of-one-run",
+        engine="docker 20.10.24",
+        image="lora-harness:cpu",
+        image_id=image_id,
+        user="4242:4242",
+        memory_limit_bytes=2**31,
+    )
+    study = build_study()
+    runs = []
+    for run in study.runs:
+        attempt = run.record.attempts[-1].model_copy(update={"container": container})
+        record = run.record.model_copy(update={"attempts": (attempt,)})
+        runs.append(replace(run, record=record))
+    study = replace(study, runs=tuple(runs))
+    rows = dict(environment_table(study).rows)
+    assert rows["container.image_id"] == image_id
+    assert rows["container.memory_limit_bytes"] == "2.00 GiB"
+    files = rendered(study)
+    assert json.loads(files["data.json"])["environments"][0]["container"]["image_id"] == image_id
+    assert not any("harness-of-one-run" in body or "4242:4242" in body for body in files.values())
+    assert {r["environment_index"] for r in json.loads(files["data.json"])["runs"]} == {0}
 
 
 def test_gpu_processes_of_earlier_records_are_neither_told_apart_nor_published():
