@@ -127,7 +127,7 @@ def _obtain(
     if not pending:
         check_maps(request.maps, needs(plan.specs), known)
         return Obtained()
-    launcher.check(pending)
+    launcher.check(pending, store.root)
     is_quiet = not display.has_bars
     obtained = obtain(plan.specs, request.maps, known, tell, is_quiet=is_quiet)
     for note in check_sources(plan.specs, obtained.places, preflight):

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import urllib.error
 import urllib.request
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from importlib.util import find_spec
 from typing import Any
 
@@ -16,6 +16,7 @@ from harness.errors import MachineError
 from harness.spec import RunSpec
 
 ANSWER_S = 5.0
+GENERATED = ("gsm_symbolic", "chain_sum")  # datasets that the package reasoning-gym makes
 # TRL's GRPOConfig, where a matrix names no server.
 _DEFAULT_HOST, _DEFAULT_PORT = "0.0.0.0", 8000  # noqa: S104 - where TRL looks, not where we listen
 
@@ -30,6 +31,29 @@ def require_engines(specs: Sequence[RunSpec]) -> None:
         raise MachineError("\n".join(problems))
 
 
+def image_problems(specs: Sequence[RunSpec], installed: Collection[str], image: str) -> list[str]:
+    """List what the runs need and an image lacks, one sentence each; nothing outside it can be reached."""
+    problems = []
+    for package, wanting in (
+        ("trackio", [s for s in specs if "trackio" in _list(s.trainer.get("report_to"))]),
+        ("vllm", [s for s in specs if _samples_by_vllm(s)]),
+        ("deepspeed", [s for s in specs if s.parallel and s.parallel.strategy == "zero3"]),
+        ("reasoning-gym", [s for s in specs if s.dataset.name in GENERATED]),
+    ):
+        if wanting and package not in installed:
+            problems.append(
+                f"{_arms(wanting)} needs {package}, and image {image} has none: build one with it, or "
+                "run a matrix without"
+            )
+    served = [s for s in specs if s.trainer.get("vllm_mode") == "server" and _samples_by_vllm(s)]
+    if served:
+        problems.append(
+            f"{_arms(served)} asks for a vLLM server, and runs of --launcher docker have no network; set "
+            "vllm_mode: colocate, or leave --launcher docker out"
+        )
+    return problems
+
+
 def engine_problems(specs: Sequence[RunSpec]) -> list[str]:
     """List what the runs need to sample or to log and don't find, one sentence each."""
     logging = [s for s in specs if "trackio" in _list(s.trainer.get("report_to"))]
@@ -39,7 +63,7 @@ def engine_problems(specs: Sequence[RunSpec]) -> list[str]:
             f"{_arms(logging)} asks for report_to: trackio, and trackio is not installed beside this "
             "harness; `pip install trackio`, or leave it out with --set report_to=none"
         )
-    wanting = [s for s in specs if s.trainer.get("use_vllm") is True]
+    wanting = [s for s in specs if _samples_by_vllm(s)]
     if not wanting:
         return lost
     if not _has_vllm():
@@ -71,6 +95,10 @@ def server_url(arguments: Mapping[str, Any]) -> str:
         return str(given).rstrip("/")
     host = arguments.get("vllm_server_host", _DEFAULT_HOST)
     return f"http://{host}:{arguments.get('vllm_server_port', _DEFAULT_PORT)}"
+
+
+def _samples_by_vllm(spec: RunSpec) -> bool:
+    return spec.trainer.get("use_vllm") is True
 
 
 def _list(value: Any) -> list[Any]:

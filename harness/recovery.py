@@ -10,13 +10,14 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import psutil
+from pydantic import ValidationError
 
 from harness.errors import NewerFormatError, StudyError
 from harness.files import disk_errors
 from harness.launch.ending import read_result
 from harness.measure.sampler import SPOOL
 from harness.measure.sealing import seal_samples
-from harness.record import Attempt, Exit, Record, Status
+from harness.record import Attempt, Container, Exit, Record, Status
 from harness.spec import RunSpec
 from harness.store import Store
 
@@ -54,8 +55,13 @@ def recover(store: Store, spec: RunSpec, version: str) -> Record | None:
     folders = store.attempts(spec.run_id)
     unseen = [f for f in folders if not _has_ended(store, f)]
     for folder in unseen:
+        container = _container_of(store, folder)
         _kill_left_over(store, folder)
-        store.write_attempt(folder, _adopted(folder), "attempt.json")
+        if container is not None:
+            from harness.launch.docker import end_left_over
+
+            end_left_over(container, folder)
+        store.write_attempt(folder, _adopted(folder, container), "attempt.json")
     newest = attempt_number(folders[-1]) if folders else 0
     if record is not None and newest == record.attempt:
         return record
@@ -92,7 +98,15 @@ def utc_text(moment: datetime) -> str:
     return moment.strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
-def _adopted(folder: Path) -> Attempt:
+def _container_of(store: Store, folder: Path) -> Container | None:
+    noted = store.read_plain(folder, "launch.json").get("container")
+    try:
+        return Container.model_validate(noted) if noted else None
+    except ValidationError:
+        return None
+
+
+def _adopted(folder: Path, container: Container | None) -> Attempt:
     """Say how an attempt ended that no supervisor saw end; its files' times stand for the clock."""
     result, problem = read_result(folder)
     if result is not None:
@@ -108,11 +122,12 @@ def _adopted(folder: Path) -> Attempt:
         number=attempt_number(folder),
         status=status,
         reason=reason,
-        launcher="local",
+        launcher="docker" if container else "local",
         started_utc=utc_text(datetime.fromtimestamp(begin, UTC)),
         ended_utc=utc_text(datetime.fromtimestamp(end, UTC)),
         wall_s=max(0.0, end - begin),
         exit=Exit(ended_by="itself" if result else "outside"),
+        container=container,
     )
 
 

@@ -222,7 +222,7 @@ class StepTail:
             metric=metric,
             value=row.logs.get(metric) if row else None,
             tokens_per_s=row.tokens / seconds if row and row.tokens and seconds else None,
-            rss_bytes=_rss(run.handle.pid, run.spec.parallel is not None),
+            rss_bytes=_rss(run.handle.pid, run.spec.parallel or run.container),
             seconds_left=seconds * (max_steps - step) if seconds and max_steps else None,
         )
 
@@ -241,13 +241,13 @@ class StepTail:
         return None
 
 
-def _rss(pid: int | None, has_ranks: bool) -> int | None:
-    """A worker's RSS; with ranks, theirs too: the worker itself only started them."""
+def _rss(pid: int | None, around: object) -> int | None:
+    """A worker's RSS; with ranks or a container around it, theirs too: that process only starts them."""
     if pid is None:
         return None
     try:
         worker = psutil.Process(pid)
-        members = [worker, *worker.children()] if has_ranks else [worker]
+        members = [worker, *worker.children(recursive=True)] if around else [worker]
         return sum(member.memory_info().rss for member in members)
     except psutil.Error:
         return None

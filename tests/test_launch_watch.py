@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 import pytest
 
+from harness.launch.ending import Stop
 from harness.launch.watch import Limits, Watched
 from harness.record import Exit, Result, Status
 
@@ -25,12 +26,19 @@ class FakeHandle:
     ended: Exit | None = None
     signals: list[int] = field(default_factory=list)
     is_closed: bool = False
+    known: Stop | None = None
 
     def poll(self) -> Exit | None:
         return self.ended
 
     def signal(self, number: int) -> None:
         self.signals.append(number)
+
+    def oom_kills(self) -> int | None:
+        return 0
+
+    def verdict(self) -> Stop | None:
+        return self.known
 
     def close(self) -> None:
         self.is_closed = True

@@ -11,12 +11,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Protocol, Self
+from typing import TYPE_CHECKING, Protocol, Self
 
 from pydantic import Field
 
 from harness.record import Container, Exit, Source
 from harness.spec import Count, Frozen, Parallel, PositiveInt, RunSpec, absent
+
+if TYPE_CHECKING:
+    from harness.launch.ending import Stop
 
 # Set by whoever starts a worker that shall not outlive it: the starter's process id. The worker's
 # own getppid() would come too late to see a starter that died at once.
@@ -69,6 +72,9 @@ class Handle(Protocol):
         Only a rise between two calls means anything.
         """
 
+    def verdict(self) -> Stop | None:
+        """Say of an ended worker what the launcher knows and its exit does not tell, if anything."""
+
     def close(self) -> None:
         """End and reap whatever is left of the worker's process group. Safe to call twice."""
 
@@ -86,10 +92,11 @@ class Launcher(Protocol):
 
     def __exit__(self, *exc: object) -> None: ...
 
-    def check(self, specs: Sequence[RunSpec]) -> None:
+    def check(self, specs: Sequence[RunSpec], study: Path | None = None) -> None:
         """Look whether these runs could start, before anything is downloaded or trained.
 
-        Raises: ConfigError or MachineError saying what is missing and what to do.
+        `study` is their folder, once it is there. Raises: ConfigError or MachineError saying what is
+        missing and what to do.
         """
 
     def prepare(self, attempt: Path, launch: Launch) -> Launch:

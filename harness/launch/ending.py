@@ -35,7 +35,7 @@ _GPU_MEMORY_LINES = ("CUDA out of memory", "CUDA error: out of memory", "torch.O
 
 @dataclass(frozen=True)
 class Stop:
-    """Why the supervisor ended a worker."""
+    """A status and why, from who knows better than an exit code: the supervisor, or a launcher."""
 
     status: Status
     reason: str
@@ -49,7 +49,8 @@ class Evidence:
     result: Result | None = None
     result_problem: str | None = None  # a result.json that is there but can't be read
     stderr_tail: Sequence[str] = ()
-    stop: Stop | None = None
+    stop: Stop | None = None  # why the supervisor ended it
+    verdict: Stop | None = None  # what the launcher is sure of
     was_oom_kill: bool = False  # the kernel's count of memory kills rose as the worker ended
 
 
@@ -86,6 +87,8 @@ def _judge(evidence: Evidence) -> tuple[Status, str | None]:
         return result.status, result.reason
     if stop is not None:
         return stop.status, stop.reason
+    if evidence.verdict is not None:
+        return evidence.verdict.status, evidence.verdict.reason
     if result is not None:
         return result.status, result.reason
     return _judge_exit(evidence)

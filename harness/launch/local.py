@@ -19,7 +19,7 @@ from typing import Self
 
 from harness.engines import require_engines
 from harness.launch import PARENT_VARIABLE, Handle, Launch
-from harness.launch.ending import count_oom_kills
+from harness.launch.ending import Stop, count_oom_kills
 from harness.launch.group import ProcessGroup
 from harness.launch.parallel import COMMAND as PARALLEL_COMMAND
 from harness.launch.parallel import ParallelHandle
@@ -98,7 +98,7 @@ class LocalLauncher:
         """Whether start() would start a worker at once; false while libraries are imported."""
         return self._server is None or self._server.is_ready
 
-    def check(self, specs: Sequence[RunSpec]) -> None:
+    def check(self, specs: Sequence[RunSpec], study: Path | None = None) -> None:
         """Refuse runs whose sampling engine or logger is not installed. Raises: MachineError."""
         require_engines(specs)
 
@@ -168,6 +168,10 @@ class ColdHandle:
     def oom_kills(self) -> int | None:
         """Count the kernel's memory kills in this supervisor's cgroup, which is the worker's too."""
         return count_oom_kills()
+
+    def verdict(self) -> Stop | None:
+        """Nothing: a process's exit tells all there is."""
+        return None
 
     def close(self) -> None:
         """Kill what is left of the worker and its group, and reap it."""

@@ -19,7 +19,7 @@ import psutil
 
 from harness.errors import MachineError
 from harness.launch import Launch
-from harness.launch.ending import count_oom_kills
+from harness.launch.ending import Stop, count_oom_kills
 from harness.launch.group import ProcessGroup
 from harness.record import Exit
 from harness.spec import RunSpec, Strategy
@@ -98,6 +98,10 @@ class ParallelHandle:
     def oom_kills(self) -> int | None:
         """Count the kernel's memory kills in this supervisor's cgroup, which is the worker's too."""
         return count_oom_kills()
+
+    def verdict(self) -> Stop | None:
+        """Nothing: a process's exit tells all there is."""
+        return None
 
     def close(self) -> None:
         """Kill what is left of the launcher, its ranks and what they started, and reap it."""

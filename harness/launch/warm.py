@@ -19,7 +19,7 @@ from typing import IO, Any
 
 from harness.errors import MachineError
 from harness.launch import PARENT_VARIABLE
-from harness.launch.ending import count_oom_kills
+from harness.launch.ending import Stop, count_oom_kills
 from harness.launch.group import ProcessGroup
 from harness.record import Exit
 from harness.text import clean
@@ -211,6 +211,10 @@ class WarmHandle:
     def oom_kills(self) -> int | None:
         """Count the kernel's memory kills in this supervisor's cgroup, which is the worker's too."""
         return count_oom_kills()
+
+    def verdict(self) -> Stop | None:
+        """Nothing: a process's exit tells all there is."""
+        return None
 
     def close(self) -> None:
         """Kill what is left of the worker and its group; the server reaps it."""

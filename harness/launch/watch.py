@@ -135,6 +135,7 @@ class Watched:
                 result_problem=problem,
                 stderr_tail=read_stderr_tail(self._attempt),
                 stop=self._stop,
+                verdict=self.handle.verdict(),
                 was_oom_kill=None not in (count, before) and count != before,
             )
         )
