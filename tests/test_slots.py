@@ -16,6 +16,7 @@ from harness.slots import (
     count_jobs,
     count_places,
     find_slots,
+    hold,
     processes,
     refuse_unfit,
 )
