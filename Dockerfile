@@ -148,7 +148,7 @@ ARG VERSION=""
 ARG REVISION=""
 ARG SOURCE=""
 ARG CREATED=""
-ENV HARNESS_IMAGE_VARIANT=${VARIANT}
+ENV HARNESS_IMAGE_VARIANT=${VARIANT} HARNESS_REVISION=${REVISION}
 # The versions are those asked for; empty means constraints.txt's. `docker run IMAGE env` says what is in.
 LABEL org.opencontainers.image.title="lora-harness" \
       org.opencontainers.image.description="Does LoRA match full fine-tuning, at what memory?" \

@@ -7,8 +7,20 @@ STAMP := $(VENV)/.installed
 VLLM_VENV := .venv-vllm
 UV ?= $(BIN)/uv
 VLLM_STAMP := $(VLLM_VENV)/.installed
+# Images. TRL, TRANSFORMERS, PEFT and VLLM choose versions, which then stand in the image's tag.
+DOCKER ?= docker
+BASE_IMAGE ?= nvidia/cuda:13.0.3-base-ubuntu24.04
+BASE_IMAGE_CPU ?= debian:bookworm-slim
+BASE_PYTHON_CPU ?= 3.11
+TAG_SUFFIX := $(if $(TRL),-trl-$(TRL))$(if $(TRANSFORMERS),-transformers-$(TRANSFORMERS))$(if $(PEFT),-peft-$(PEFT))$(if $(VLLM),-vllm-$(VLLM))
+BUILD = DOCKER_BUILDKIT=1 $(DOCKER) build $(if $(HARNESS_BUILD_NETWORK),--network $(HARNESS_BUILD_NETWORK)) \
+  $(foreach name,TRL TRANSFORMERS PEFT VLLM,$(if $($(name)),--build-arg $(name)=$($(name)))) \
+  --build-arg VERSION=$$(sed -n 's/^__version__ = "\(.*\)"/\1/p' harness/__init__.py) \
+  --build-arg REVISION=$$(git describe --always --dirty --abbrev=40 --exclude='*' 2>/dev/null) \
+  --build-arg CREATED=$$(date -u +%Y-%m-%dT%H:%M:%SZ) --build-arg SOURCE=$(SOURCE)
+TORCH_CPU := torch==$(shell sed -n 's/^torch==//p' constraints.txt)+cpu
 
-.PHONY: help setup bench test lint lock speed embedded-model smollm2 vllm-env test-vllm clean
+.PHONY: help setup bench test lint lock speed embedded-model smollm2 vllm-env test-vllm image image-cpu torch-wheel clean
 
 help: ## list the targets
 	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -41,6 +53,27 @@ $(VLLM_STAMP): pyproject.toml constraints.txt
 
 test-vllm: $(VLLM_STAMP) ## run the tests that sample with vLLM, in .venv-vllm
 	$(VLLM_VENV)/bin/python -m pytest -m vllm $(wildcard tests/test_*vllm*.py)
+
+image: .env ## build the image for GPUs, lora-harness:cuda; another release: make image TRL=1.14.2
+	$(BUILD) --build-arg VARIANT=cuda --build-arg BASE_IMAGE=$(BASE_IMAGE) --tag lora-harness:cuda$(TAG_SUFFIX) .
+
+image-cpu: .env torch-wheel ## build the image without CUDA, lora-harness:cpu
+	$(BUILD) --build-arg VARIANT=cpu --build-arg BASE_IMAGE=$(BASE_IMAGE_CPU) \
+	  --build-arg PIP_EXTRA_INDEX_URL=$(TORCH_CPU_INDEX) --tag lora-harness:cpu$(TAG_SUFFIX) .
+
+# The build takes torch's CPU wheel from the index TORCH_CPU_INDEX, or from wheels/, where pip puts it if it
+# finds one on this machine.
+torch-wheel:
+	@test -n "$(TORCH_CPU_INDEX)" || ls wheels/torch-$(TORCH_CPU:torch==%=%)-cp*.whl >/dev/null 2>&1 \
+	  || $(if $(wildcard $(BIN)/python),$(BIN)/python,$(PYTHON)) -m pip download --quiet --no-deps \
+	    --only-binary :all: --python-version $(BASE_PYTHON_CPU) --platform manylinux_2_28_x86_64 \
+	    --dest wheels '$(TORCH_CPU)' \
+	  || { echo "$(TORCH_CPU) was not found: set TORCH_CPU_INDEX to the address of PyTorch's index of CPU" \
+	    "wheels, or put that wheel for Python $(BASE_PYTHON_CPU) into the folder wheels/" >&2; exit 2; }
+
+# Compose then runs containers as who built the image: the owner of results/.
+.env:
+	printf 'HARNESS_USER=%s:%s\n' "$$(id -u)" "$$(id -g)" >$@
 
 lint: $(STAMP) ## ruff and mypy
 	$(BIN)/ruff check .

@@ -120,12 +120,14 @@ def list_requirements(
     project: Project, pins: Mapping[str, str], asked: Mapping[str, str], variant: str
 ) -> list[str]:
     """List what an image installs: what the harness needs, its extras, torch, and vLLM for CUDA."""
-    left_out = {name for name in NEEDS_HUB_1 if name not in pins}
-    names = {line: _name(line) for line in project.installed()}
-    # Where the index lacks an asked release, pip says so of a requirement, and of a constraint less clearly.
-    lines = [
-        f"{n}=={pins[n]}" if n in asked else line for line, n in names.items() if n not in left_out
-    ]
+    lines = []
+    for line in project.installed():
+        name = _name(line)
+        if name in asked:
+            # Where the index has no such release, pip says so clearly of a requirement alone.
+            lines.append(f"{name}=={pins[name]}")
+        elif name not in NEEDS_HUB_1 or name in pins:
+            lines.append(line)
     if variant == "cuda" and asked.get("vllm") != NO_VLLM:
         lines.append(f"vllm=={pins['vllm']}")
     return [*lines, *torch_requirement(pins, variant)]

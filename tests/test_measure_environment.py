@@ -10,6 +10,8 @@ import subprocess
 from dataclasses import replace
 from pathlib import Path
 
+import pytest
+
 import harness
 from harness.measure.environment import (
     capture_environment,
@@ -77,7 +79,18 @@ def test_the_hash_of_the_installation_is_stable():
     assert any(name.startswith("torch==") for name in first["list"])
 
 
-def test_the_commit_and_its_changes_are_told(tmp_path):
+@pytest.mark.parametrize(
+    ("revision", "commit", "is_dirty"),
+    [("0a1b2c", "0a1b2c", False), ("0a1b2c-dirty", "0a1b2c", True), ("", None, None)],
+)
+def test_an_image_tells_the_commit_it_was_built_from(monkeypatch, revision, commit, is_dirty):
+    monkeypatch.setenv("HARNESS_REVISION", revision)
+    assert source_state(None) == {"commit": commit, "is_dirty": is_dirty}
+
+
+def test_the_commit_and_its_changes_are_told(tmp_path, monkeypatch):
+    monkeypatch.delenv("HARNESS_REVISION", raising=False)
+
     def git(*arguments):
         identity = ["-c", "user.name=t", "-c", "user.email=t@example.org"]
         subprocess.run(["git", "-C", tmp_path, *identity, *arguments], check=True)

@@ -33,9 +33,9 @@ PACKAGES = (
 )  # fmt: skip
 VARIABLES = (
     "ATTN_IMPLEMENTATION", "CUDA_DEVICE_ORDER", "CUDA_LAUNCH_BLOCKING", "CUDA_MODULE_LOADING",
-    "CUDA_VISIBLE_DEVICES", "CUBLAS_WORKSPACE_CONFIG", "HF_DATASETS_OFFLINE",
-    "HF_HUB_DISABLE_TELEMETRY", "HF_HUB_OFFLINE", "MKL_NUM_THREADS", "NCCL_P2P_DISABLE",
-    "NVIDIA_TF32_OVERRIDE", "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "PYTHONHASHSEED",
+    "CUDA_VISIBLE_DEVICES", "CUBLAS_WORKSPACE_CONFIG", "HARNESS_IMAGE_VARIANT",
+    "HF_DATASETS_OFFLINE", "HF_HUB_DISABLE_TELEMETRY", "HF_HUB_OFFLINE", "MKL_NUM_THREADS",
+    "NCCL_P2P_DISABLE", "NVIDIA_TF32_OVERRIDE", "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "PYTHONHASHSEED",
     "PYTORCH_ALLOC_CONF", "PYTORCH_CUDA_ALLOC_CONF", "TOKENIZERS_PARALLELISM",
     "TORCH_ALLOW_TF32_CUBLAS_OVERRIDE", "TRANSFORMERS_OFFLINE", "VLLM_ATTENTION_BACKEND",
     "VLLM_CPU_KVCACHE_SPACE",
@@ -109,9 +109,14 @@ def chosen_variables(environ: Mapping[str, str]) -> dict[str, str]:
 
 
 def source_state(tree: Path | None) -> dict[str, Any]:
-    """Return the commit of a source tree and whether tracked files differ; nulls if none."""
+    """Return the commit of a source tree and whether tracked files differ; nulls if none.
+
+    An image has no tree: its build says the commit, with `-dirty` after it where files differed.
+    """
     if tree is None:
-        return {"commit": None, "is_dirty": None}
+        revision = os.environ.get("HARNESS_REVISION") or None
+        is_dirty = revision and revision.endswith("-dirty")
+        return {"commit": revision and revision.removesuffix("-dirty"), "is_dirty": is_dirty}
     commit = _git(tree, "rev-parse", "--verify", "HEAD")
     if not commit:
         return {"commit": None, "is_dirty": None}
