@@ -18,7 +18,7 @@ from pathlib import Path
 from tests.containers.engine import CannotPrepare, Engine, call, install, state_folder
 
 SUITE = "bookworm"
-PYTHON = "3.11"  # of that suite; the torch wheel must match it
+PYTHON = "3.11"  # of that suite
 IMAGE = f"lora-harness-base:{SUITE}"
 INCLUDED = "ca-certificates,python3,python3-venv"
 CERTIFICATES = "usr/local/share/ca-certificates/build-machine.pem"

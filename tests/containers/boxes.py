@@ -12,8 +12,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from tests.containers.prepare import Ready
-from tests.containers.wheel import ROOT
+from tests.containers.prepare import ROOT, Ready
 
 CPU, GPU = "harness-cpu", "harness"
 HOLD = """
@@ -72,8 +71,8 @@ class Compose:
             **self.ready.engine.environment,
             "HARNESS_IMAGE": self.ready.image,  # the GPU's is too large to build here
             "HARNESS_IMAGE_CPU": self.ready.image,
-            "BASE_IMAGE_CPU": self.ready.base,
             "HARNESS_NETWORK": "none",
+            "HARNESS_USER": me(),
             **variables,
         }
 

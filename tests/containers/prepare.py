@@ -1,27 +1,27 @@
-"""Everything that the container tests need, from nothing: packages, daemon, base, wheel, image.
+"""Everything that the container tests need, from nothing: packages, a daemon, a base, the image.
 
     python -m tests.containers.prepare           prepare, and say what each step took
     python -m tests.containers.prepare --stop    stop the daemon, if it was started here
 
-The second time takes seconds. Docker's and compose's own variables count, and those of
-docker-compose.yml: HARNESS_IMAGE_CPU names the image, BASE_IMAGE_CPU a base to use instead of one made
-here.
+The second time takes seconds. DOCKER_HOST names another daemon, BASE_IMAGE_CPU a base to use instead of
+one made here, and TORCH_CPU_INDEX where torch's CPU wheel is, unless pip finds it.
 """
 
 from __future__ import annotations
 
-import os
 import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 
-from tests.containers.base import ensure_base
+from tests.containers.base import PYTHON, ensure_base
 from tests.containers.engine import CannotPrepare, Engine, call, connect, stop_daemon
-from tests.containers.wheel import ROOT, ensure_wheel
 
+ROOT = Path(__file__).parent.parent.parent
 MIB = 2**20
+IMAGE = "lora-harness:cpu"  # what `make image-cpu` builds
 
 
 @dataclass(frozen=True)
@@ -67,12 +67,6 @@ class Ready:
     log: Log
 
 
-def image_name(trl: str | None = None) -> str:
-    """The name of the CPU image, as docker-compose.yml has it; of another TRL if one is named."""
-    name = os.environ.get("HARNESS_IMAGE_CPU", "lora-harness:cpu")
-    return f"{name}-trl-{trl}" if trl else name
-
-
 def prepare(log: Log | None = None) -> Ready:
     """Prepare what is not there yet. Raises: CannotPrepare."""
     log = log or Log()
@@ -83,25 +77,18 @@ def prepare(log: Log | None = None) -> Ready:
     with log.step("base image") as sizes:
         base = ensure_base(engine)
         sizes += [size for size in [engine.size_of(base)] if size is not None]
-    with log.step("torch wheel") as sizes:
-        sizes.append(ensure_wheel().stat().st_size)
-    image = build(engine, base, log)
-    return Ready(engine, image, base, log)
+    return Ready(engine, build(engine, base, log), base, log)
 
 
 def build(engine: Engine, base: str, log: Log, trl: str | None = None) -> str:
-    """Build the CPU image from the shipped Dockerfile, as the README says; returns its name."""
-    name = image_name(trl)
-    command = [*engine.compose, "build", "harness-cpu"]
-    variables = {
-        **engine.variables,
-        "BASE_IMAGE_CPU": base,
-        "HARNESS_IMAGE_CPU": name,
-        "TRL": trl or "",
-    }
-    variables["HARNESS_BUILD_NETWORK"] = "host"  # a daemon without a bridge has no other
+    """Build the CPU image as the README says, of another TRL if one is named; returns its name."""
+    name = f"{IMAGE}-trl-{trl}" if trl else IMAGE
+    asked = {"DOCKER": engine.client, "BASE_IMAGE_CPU": base, "BASE_PYTHON_CPU": PYTHON}
+    # A daemon without a bridge has no other network.
+    asked |= {"HARNESS_BUILD_NETWORK": "host", **({"TRL": trl} if trl else {})}
+    command = ["make", "--no-print-directory", "image-cpu", *(f"{k}={v}" for k, v in asked.items())]
     with log.step(f"image {name}") as sizes:
-        call(command, variables, what=f"building {name}", cwd=ROOT)
+        call(command, engine.variables, what=f"building {name}", cwd=ROOT)
         size = engine.size_of(name)
         if size is None:
             raise CannotPrepare(f"the build ended well and {name} is not there")
