@@ -176,8 +176,8 @@ def test_a_container_may_do_no_more_than_it_needs(service):
 def test_the_token_is_a_file_and_never_an_environment_variable(service):
     assert SERVICES[service]["environment"] == {"HF_TOKEN_PATH": "/run/secrets/hf_token"}
     assert SERVICES[service]["secrets"] == ["hf_token"]
-    assert COMPOSE["secrets"] == {"hf_token": {"file": "${HF_TOKEN_FILE:-./docker/no-token}"}}
-    assert (ROOT / "docker" / "no-token").read_bytes() == b""
+    assert COMPOSE["secrets"] == {"hf_token": {"file": "${HF_TOKEN_FILE:-./secrets/anonymous}"}}
+    assert (ROOT / "secrets" / "anonymous").read_bytes() == b""
 
 
 def test_stopping_leaves_time_to_end_the_workers_and_to_seal_the_study():
