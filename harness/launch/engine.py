@@ -273,10 +273,9 @@ def _host_config(order: Order) -> dict[str, Any]:
 @contextmanager
 def _errors(*, missing_is_fine: bool = False) -> Iterator[None]:
     """Turn the SDK's errors into ours; with `missing_is_fine`, no such thing ends the block quietly."""
+    from docker import errors
     from requests.exceptions import RequestException
     from urllib3.exceptions import HTTPError
-
-    from docker import errors
 
     try:
         yield
