@@ -16,6 +16,8 @@ from typing import Any
 
 GITHUB = Path(__file__).parent.parent / ".github"
 SCRIPTS = GITHUB / "scripts"
+# The same folder as the action names it: GITHUB_ACTION_PATH/../../scripts.
+FROM_THE_ACTION = GITHUB / "actions" / "bench" / ".." / ".." / "scripts"
 REPOSITORY = "someone/lora-harness"
 
 
@@ -23,7 +25,7 @@ def run_script(name: str, *arguments: str, **variables: str) -> subprocess.Compl
     """Run a script with nothing of the environment but PATH, HOME and what is given."""
     kept = {key: os.environ[key] for key in ("PATH", "HOME") if key in os.environ}
     return subprocess.run(
-        [sys.executable, str(SCRIPTS / f"{name}.py"), *arguments],
+        [sys.executable, str(FROM_THE_ACTION / f"{name}.py"), *arguments],
         env={**kept, **variables},
         capture_output=True,
         text=True,

@@ -20,7 +20,7 @@ import venv
 from collections.abc import Mapping
 from pathlib import Path
 
-SOURCE = Path(__file__).parents[2]
+SOURCE = Path(__file__).resolve().parents[2]
 PACKAGES = ("trl", "transformers", "peft")
 
 
@@ -32,9 +32,10 @@ def main() -> None:
     constraints = home / "constraints.txt"
     pinned = (SOURCE / "constraints.txt").read_text(encoding="utf-8")
     constraints.write_text(without(pinned, asked), encoding="utf-8")
-    venv.create(home / "venv", with_pip=True)
+    venv.create(home / "venv", with_pip=True, clear=True)  # another call may have left one
     binaries = home / "venv" / "bin"
-    command = [str(binaries / "python"), "-m", "pip", "install", "--constraint", str(constraints)]
+    command = [str(binaries / "python"), "-m", "pip", "--disable-pip-version-check", "install"]
+    command += ["--progress-bar=off", "--constraint", str(constraints)]
     command += [f"{SOURCE}[smollm2]", *asked.values()]
     done = subprocess.run(command, env=with_index(os.environ), check=False)
     if done.returncode:
