@@ -86,7 +86,7 @@ def test_a_second_attempt_finds_the_study_of_the_first(tmp_path: Path) -> None:
     second = job(tmp_path, GITHUB_RUN_ATTEMPT="2")
     assert second["STUDY_FOLDER"] == first["STUDY_FOLDER"]
     assert second["STUDY_IS_NEW"] == "false"
-    assert second["CONTAINER"] != first["CONTAINER"]
+    assert second["BENCH_CONTAINER"] != first["BENCH_CONTAINER"]
     assert second["HARNESS_USER"] == f"{os.getuid()}:{os.getgid()}"
 
 

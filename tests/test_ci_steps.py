@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import signal
 import subprocess
@@ -90,30 +91,65 @@ def test_failed_runs_can_be_a_success_of_the_step_and_nothing_else_can(tmp_path:
         assert outputs.endswith(f"exit-code={code}\n")
 
 
+ENDS_ON_A_SIGNAL = """\
+import pathlib, signal, sys, time
+def end(number, frame):
+    pathlib.Path({folder!r}, "signals").open("a").write(f"{{number}} ")
+    time.sleep(0.3)  # long enough for a second signal, if there is one
+    sys.exit(100 + number)
+signal.signal(signal.SIGINT, end)
+signal.signal(signal.SIGTERM, end)
+pathlib.Path({folder!r}, "pid").write_text(str(__import__("os").getpid()))
+time.sleep(60)
+"""
+STOPS = """\
+import os, pathlib, signal, sys
+pathlib.Path({folder!r}, "asked").write_text(" ".join(sys.argv[1:]))
+os.kill(int(pathlib.Path({folder!r}, "pid").read_text()), signal.SIGTERM)
+"""
+
+
+def interrupted(tmp_path: Path, *numbers: signal.Signals, **variables: str) -> int:
+    """Run bench.py over a command that ends in its own way, send signals, and return the exit code."""
+    command = shim(tmp_path / "bin", "harness", ENDS_ON_A_SIGNAL.format(folder=str(tmp_path)))
+    shim(tmp_path / "bin", "docker", STOPS.format(folder=str(tmp_path)))
+    path = f"{tmp_path / 'bin'}{os.pathsep}{os.environ['PATH']}"
+    process = subprocess.Popen(
+        [sys.executable, str(SCRIPTS / "bench.py"), str(command)],
+        env={"PATH": path, **variables},
+    )
+    try:
+        deadline = time.monotonic() + 30
+        while not (tmp_path / "pid").is_file() or not (tmp_path / "pid").read_text():
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        for number in numbers:
+            process.send_signal(number)
+            time.sleep(0.1)
+        return process.wait(30)
+    finally:
+        process.kill()
+        process.wait()
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_an_interrupt_reaches_the_benchmark_which_ends_in_its_own_way(
     tmp_path: Path, number: signal.Signals
 ) -> None:
-    ready = tmp_path / "ready"
-    command = shim(
-        tmp_path / "bin",
-        "harness",
-        "import pathlib, signal, sys, time\n"
-        f"signal.signal({int(number)}, lambda n, _: sys.exit(100 + n))\n"
-        f"pathlib.Path({str(ready)!r}).touch()\n"
-        "time.sleep(60)\n",
-    )
-    process = subprocess.Popen([sys.executable, str(SCRIPTS / "bench.py"), str(command)])
-    try:
-        deadline = time.monotonic() + 30
-        while not ready.exists():
-            assert time.monotonic() < deadline
-            time.sleep(0.01)
-        process.send_signal(number)
-        assert process.wait(30) == 100 + number
-    finally:
-        process.kill()
-        process.wait()
+    assert interrupted(tmp_path, number) == 100 + number
+
+
+def test_the_second_signal_that_github_sends_is_not_passed_on(tmp_path: Path) -> None:
+    assert interrupted(tmp_path, signal.SIGINT, signal.SIGTERM) == 100 + signal.SIGINT
+    assert (tmp_path / "signals").read_text() == f"{signal.SIGINT.value} "
+
+
+def test_a_benchmark_in_a_container_is_ended_by_the_engine_not_by_the_client(
+    tmp_path: Path,
+) -> None:
+    code = interrupted(tmp_path, signal.SIGINT, BENCH_CONTAINER="harness-7-1")
+    assert code == 100 + signal.SIGTERM
+    assert (tmp_path / "asked").read_text() == "stop -t 600 harness-7-1"
 
 
 # summary.py

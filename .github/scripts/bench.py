@@ -4,7 +4,8 @@
 
 Inputs come as BENCH_… variables, never as text in a script. An empty one is left out. The exit code goes
 to the step's outputs; with BENCH_FAIL_ON_FAILED=false a benchmark in which some runs failed is a success
-of the step, since failed runs are data. Interrupts are passed on, so that the study is sealed.
+of the step, since failed runs are data. An interrupt is passed on, once, so that the study is sealed: to
+the command, or with BENCH_CONTAINER to the container of that name.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
+from types import FrameType
 
 OPTIONS = {
     "BENCH_MATRIX": "--matrix",
@@ -23,6 +25,7 @@ OPTIONS = {
     "BENCH_OUTPUT_DIR": "--output-dir",
 }
 SOME_RUNS_FAILED = 3
+SEALING_S = 600
 MEANINGS = {
     2: "the inputs name something that is not there, or doesn't fit; every problem is listed above",
     SOME_RUNS_FAILED: "some runs failed; the report shows each with its reason",
@@ -37,7 +40,7 @@ def main() -> int:
     """Run the benchmark and return what the step should exit with."""
     command = [*(sys.argv[1:] or ["harness"]), "bench", *options(os.environ)]
     sys.stderr.write(f"+ {' '.join(command)}\n")
-    code = execute(command)
+    code = execute(command, os.environ.get("BENCH_CONTAINER", ""))
     write_output("exit-code", str(code))
     if code == 0:
         return 0
@@ -63,11 +66,23 @@ def options(inputs: Mapping[str, str]) -> list[str]:
     return found
 
 
-def execute(command: Sequence[str]) -> int:
-    """Run a command, pass SIGINT and SIGTERM on to it, and return its exit code as a shell counts it."""
+def execute(command: Sequence[str], container: str = "") -> int:
+    """Run a command to its end, also when interrupted, and return its exit code as a shell counts it."""
     with subprocess.Popen(command) as process:
-        for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, lambda received, _: process.send_signal(received))
+
+        def interrupt(number: int, _: FrameType | None) -> None:
+            signal.signal(signal.SIGINT, signal.SIG_IGN)
+            signal.signal(signal.SIGTERM, signal.SIG_IGN)
+            if not container:
+                process.send_signal(number)
+                return
+            # A client of compose may kill what it started, so the engine is asked. In a session of its own:
+            # GitHub kills this step ten seconds later, and the benchmark may need more to end.
+            stop = ["docker", "stop", "-t", str(SEALING_S), container]
+            subprocess.Popen(stop, start_new_session=True)
+
+        signal.signal(signal.SIGINT, interrupt)
+        signal.signal(signal.SIGTERM, interrupt)
         code = process.wait()
     return code if code >= 0 else 128 - code
 

@@ -59,7 +59,7 @@ def names(inputs: Mapping[str, str]) -> dict[str, str]:
         "STUDY_NAME": study,
         "STUDY_FOLDER": f"{state}/{inputs['STUDY']}/{study}",
         "BENCH_OUTPUT_DIR": f"results/{study}",  # the container mounts HARNESS_RESULTS there
-        "CONTAINER": f"harness-{attempt}-{study}",
+        "BENCH_CONTAINER": f"harness-{attempt}-{study}",
     }
 
 
