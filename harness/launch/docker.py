@@ -35,6 +35,7 @@ from harness.spec import RunSpec
 COMMAND = ("python", "-m", "harness.worker")
 PARALLEL_COMMAND = ("python", "-m", "harness.worker.distributed")
 SUPERVISOR_LABEL = "io.lora-harness.supervisor"
+STUDY_LABEL = "io.lora-harness.study"
 
 
 class DockerLauncher:
@@ -60,6 +61,7 @@ class DockerLauncher:
         self._labels = {SUPERVISOR_LABEL: self._token}
         self._handles: list[Handle] = []
         self._looked: Looked | None = None
+        self._study: Path | None = None
         self._reaper: subprocess.Popen[bytes] | None = None
 
     def __enter__(self) -> Self:
@@ -72,6 +74,7 @@ class DockerLauncher:
             stderr=subprocess.DEVNULL,
             start_new_session=True,
         )
+        self._sweep()
         return self
 
     def __exit__(self, *exc: object) -> None:
@@ -86,6 +89,7 @@ class DockerLauncher:
 
         Raises: MachineError.
         """
+        self._study = study
         self._looked = look(self._connect, self._image, self._trl, study, self._labels)
         problems = image_problems(
             specs, {k for k, v in self._looked.packages.items() if v}, self._image
@@ -126,6 +130,7 @@ class DockerLauncher:
             environment=_variables(launch),
             labels={
                 **self._labels,
+                STUDY_LABEL: _study_name(attempt.parents[2]),
                 "io.lora-harness.run": attempt.parent.name,
                 "io.lora-harness.attempt": attempt.name,
             },
@@ -147,6 +152,17 @@ class DockerLauncher:
         self._handles.append(handle)
         return handle
 
+    def _sweep(self) -> None:
+        """Remove what an earlier command could not: its engine was away when it ended.
+
+        The study is locked and its attempts are judged, so nobody needs these containers any more.
+        """
+        if self._study is None:
+            return
+        with reached(self._connect) as engine:
+            for name in engine.labelled(STUDY_LABEL, _study_name(self._study)):
+                remove(engine, name)
+
 
 def end_left_over(
     container: Container, attempt: Path, connect: Callable[[], Engine] = connect
@@ -165,6 +181,10 @@ def end_left_over(
                 engine.remove(container.name)
     except (MachineError, EngineRefused):
         return
+
+
+def _study_name(study: Path) -> str:
+    return str(study.resolve())
 
 
 def _container_name(attempt: Path) -> str:

@@ -13,7 +13,7 @@ import sys
 import time
 
 from harness.errors import MachineError
-from harness.launch.engine import EngineGone, EngineRefused, connect
+from harness.launch.engine import EngineGone, EngineRefused, connect, opened
 
 # A container whose making was under way when the supervisor died appears a moment later.
 LOOKS, PAUSE_S = 3, 1.0
@@ -21,31 +21,25 @@ LOOKS, PAUSE_S = 3, 1.0
 ORDERLY = b"done"
 
 
-def reap(label: str, value: str) -> int:
-    """Remove every container with a label; returns how many there were."""
-    engine = connect()
+def reap(label: str, value: str) -> None:
+    """Remove every container with a label, as far as the engine will."""
     try:
-        names = engine.labelled(label, value)
-        for name in names:
-            engine.remove(name)
-    finally:
-        engine.close()
-    return len(names)
+        with opened(connect) as engine:
+            for name in engine.labelled(label, value):
+                engine.remove(name)
+    except (EngineGone, EngineRefused, MachineError):
+        return  # it may be on its way back; the next command looks again
 
 
-def main() -> int:
+def main() -> None:
     """Wait for the supervisor's end, then remove its containers."""
     label, value = sys.argv[1:3]
     is_orderly = sys.stdin.buffer.read() == ORDERLY
-    left = 0
-    for look in range(1 if is_orderly else LOOKS):
-        time.sleep(PAUSE_S * min(look, 1))
-        try:
-            left = reap(label, value)
-        except (EngineGone, EngineRefused, MachineError):
-            left = 1  # the engine may be on its way back
-    return int(left > 0)
+    reap(label, value)
+    for _ in range(0 if is_orderly else LOOKS - 1):
+        time.sleep(PAUSE_S)
+        reap(label, value)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

@@ -241,18 +241,24 @@ def _remembered_socket() -> dict[str, str]:
     return {"DOCKER_HOST": file.read_text()} if file.is_file() else {}
 
 
-def stop_daemon() -> bool:
-    """Stop the daemon that `start_daemon` started, if it still runs; says whether it did."""
-    state = state_folder()
-    pid_file = state / "dockerd.pid"
-    (state / "docker-host").unlink(missing_ok=True)
+def daemon_pid() -> int | None:
+    """The process id of the daemon that `start_daemon` started, None if none runs."""
+    pid_file = state_folder() / "dockerd.pid"
     try:
         pid = int(pid_file.read_text())
         command = Path(f"/proc/{pid}/cmdline").read_text()
     except (OSError, ValueError):
+        return None
+    # Else the number is another process's by now.
+    return pid if str(pid_file) in command.split("\0") else None
+
+
+def stop_daemon() -> bool:
+    """Stop the daemon that `start_daemon` started, if it still runs; says whether it did."""
+    (state_folder() / "docker-host").unlink(missing_ok=True)
+    pid = daemon_pid()
+    if pid is None:
         return False
-    if str(pid_file) not in command.split("\0"):
-        return False  # the number is another process's by now
     os.kill(pid, signal.SIGTERM)
     deadline = time.monotonic() + START_S
     while Path(f"/proc/{pid}").exists() and time.monotonic() < deadline:
