@@ -64,7 +64,7 @@ class Disk:
         """Run a short study into the volume."""
         return self._ready.engine.run(
             "run", "--rm", *HARDENED, *self._mount(), "--tmpfs", "/tmp:exec,mode=1777",
-            "--user", FOREIGN, self._ready.image, *short(),
+            "--user", FOREIGN, self._ready.image, *short(cells="sft-steps"),
         )  # fmt: skip
 
     def finished(self) -> set[str]:
@@ -104,7 +104,7 @@ def test_a_full_results_volume_loses_nothing_finished_and_room_is_all_it_takes(
     done = disk.bench()
     assert done.returncode == 0, done.stderr
     assert before <= disk.finished()
-    assert len(disk.finished()) == 4, "a finished run was run again"
+    assert len(disk.finished()) == 2, "a finished run was run again"
 
 
 @pytest.mark.parametrize("options", [["--tmpfs", "/tmp:exec,mode=1777,size=4k"], []])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import re
 import shutil
 import subprocess
 import sys
@@ -143,7 +144,7 @@ def losses(study: Path) -> dict[str, list[Any]]:
 
 def test_a_run_has_the_same_record_in_a_container_as_in_a_process(ready: Ready, tmp_path: Path):
     words = ("bench", "-m", "cpu", "--seeds", "0", "--set", "max_steps=3", "--no-report")
-    words += ("--filter", "sft-steps.lora*", "--filter", "grpo-*.full")
+    words += ("--filter", "sft-steps.lora*", "--filter", "grpo-*.full.*")
     local, boxed = tmp_path / "local", tmp_path / "boxed"
     done = harness(*words, "-o", str(local))
     assert done.returncode == 0, done.stderr
@@ -198,7 +199,7 @@ def test_a_run_s_container_may_do_no_more_than_it_needs_and_knows_no_token(
     assert CANARY not in shown
     assert (host["NetworkMode"], host["ReadonlyRootfs"], host["Init"]) == ("none", True, True)
     assert (host["CapDrop"], host["SecurityOpt"]) == (["ALL"], ["no-new-privileges"])
-    assert (host["Privileged"], host["Devices"], host["CapAdd"]) == (False, [], None)
+    assert not any(host[name] for name in ("Privileged", "Devices", "CapAdd", "Binds"))
     assert (host["Memory"], host["MemorySwap"]) == (2**30, 2**30)
     assert int(host["CpusetCpus"]) in os.sched_getaffinity(0)
     assert state["Config"]["User"] == f"{os.geteuid()}:{os.getegid()}"
@@ -225,7 +226,8 @@ def test_a_container_out_of_memory_is_oom_host_and_an_outcome(bench: Bench):
     [
         (("kill",), "the worker was ended by SIGKILL"),
         (("stop",), "the worker was ended by SIGTERM"),
-        (("rm", "--force"), "the worker's container was removed by somebody else"),
+        # Killed first; which of the two is seen is a matter of milliseconds.
+        (("rm", "--force"), "removed by somebody else|ended by SIGKILL"),
     ],
 )
 def test_a_container_that_somebody_ends_has_crashed_and_the_same_command_completes_it(
@@ -240,7 +242,7 @@ def test_a_container_that_somebody_ends_has_crashed_and_the_same_command_complet
     status, why = bench.statuses()[cell]
     assert (process.returncode, status) == (3, Status.CRASHED), output
     assert why is not None
-    assert reason in why
+    assert re.search(reason, why)
     assert bench.run(cell)[0] == 0
     assert bench.statuses()[cell] == (Status.OK, None)
     assert (bench.attempts(), bench.containers()) == (2, [])
@@ -334,7 +336,7 @@ def test_what_can_not_train_is_refused_with_a_sentence_before_anything_trains(
         (("--image", ready.image, "--trl", OLDER_TRL), {}, f"expected {OLDER_TRL}"),
         (("--image", other_image), {}, "holds harness 0.0.9, and this is"),
         (("--image", ready.image), nowhere, "no Docker engine answers at unix://"),
-        (("--image", ready.base), {}, "would not start a container"),
+        (("--image", ready.base), {}, "does not say what it holds"),
     ]
     for options, variables, said in cases:
         done = harness(*words, *options, **variables)

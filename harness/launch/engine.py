@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -215,14 +216,22 @@ class DockerEngine:
             return  # it does not run any more
 
     def read(self, container: str, out: BinaryIO, error: BinaryIO) -> None:
-        """Copy all that a container prints, until it ends."""
-        with _errors(missing_is_fine=True):
-            stream = self._api.attach(container, stream=True, logs=True, demux=True)
-            for said, complained in stream:
-                for text, file in ((said, out), (complained, error)):
-                    if text:
-                        file.write(text)
-                        file.flush()
+        """Copy all that a container prints, until it ends.
+
+        By its logs: attaching to a container that has ended already would wait for ever.
+        """
+        with _errors(missing_is_fine=True), ThreadPoolExecutor(2) as pool:
+            copies = [
+                pool.submit(self._copy, container, file, stdout=is_out, stderr=not is_out)
+                for file, is_out in ((out, True), (error, False))
+            ]
+            for copy in copies:
+                copy.result()
+
+    def _copy(self, container: str, file: BinaryIO, **streams: bool) -> None:
+        for text in self._api.logs(container, stream=True, follow=True, **streams):
+            file.write(text)
+            file.flush()
 
     def remove(self, container: str) -> None:
         """Kill and remove a container."""
@@ -241,7 +250,7 @@ class DockerEngine:
 
 
 def _host_config(order: Order) -> dict[str, Any]:
-    from docker.types import DeviceRequest, Mount, Ulimit
+    from docker.types import DeviceRequest, LogConfig, Mount, Ulimit
 
     mounts = [Mount(str(p), str(p), type="bind", read_only=False) for p in order.writable]
     mounts += [Mount(str(p), str(p), type="bind", read_only=True) for p in order.readable]
@@ -256,6 +265,7 @@ def _host_config(order: Order) -> dict[str, Any]:
         "tmpfs": {"/tmp": "exec,mode=1777", "/cache": "exec,mode=1777"},  # noqa: S108 - in the container
         "shm_size": "16g" if order.gpus else "2g",  # a ceiling; NCCL and vLLM want more than 64 MiB
         "pids_limit": 8192,
+        "log_config": LogConfig(type=LogConfig.types.JSON),  # one that can be read again
     }
     if order.memory_limit_bytes is not None:
         # No swap beyond it, which would turn a refusal into hours of thrashing.

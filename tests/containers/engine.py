@@ -7,7 +7,6 @@ this leaves out: engines other than Docker.
 
 from __future__ import annotations
 
-import contextlib
 import os
 import shutil
 import signal
@@ -26,6 +25,8 @@ PACKAGES = {
 # A daemon that only builds with the host's network and runs without one needs no rule of the kernel's.
 DAEMON = ("dockerd", "--iptables=false", "--ip6tables=false", "--bridge=none")
 START_S = 30.0
+# Daemons run on behind whoever started them; a child that nobody holds would be warned of.
+STARTED: list[subprocess.Popen[bytes]] = []
 # What dockerd says where a sandbox withholds what containers need.
 SANDBOX_SIGNS = ("permission denied", "operation not permitted", "devices cgroup isn't mounted")
 
@@ -203,6 +204,8 @@ def start_daemon() -> dict[str, str]:
     """
     state = state_folder()
     pid_file = state / "dockerd.pid"
+    if daemon_pid() is None:
+        pid_file.unlink(missing_ok=True)  # of one that was killed
     words = [*DAEMON, "--pidfile", str(pid_file)]
     if _start(words, {}):
         return {}
@@ -225,6 +228,7 @@ def _start(words: Sequence[str], variables: Mapping[str, str]) -> bool:
         process = subprocess.Popen(
             list(words), stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
         )
+    STARTED.append(process)
     deadline = time.monotonic() + START_S
     while process.poll() is None and time.monotonic() < deadline:
         if _answers(variables):
@@ -260,9 +264,9 @@ def stop_daemon() -> bool:
     if pid is None:
         return False
     os.kill(pid, signal.SIGTERM)
+    for process in STARTED:
+        process.wait(START_S)  # SIGTERM has reached it, or it has ended before
     deadline = time.monotonic() + START_S
-    while Path(f"/proc/{pid}").exists() and time.monotonic() < deadline:
-        with contextlib.suppress(ChildProcessError):
-            os.waitpid(pid, os.WNOHANG)
+    while daemon_pid() and time.monotonic() < deadline:
         time.sleep(0.1)
     return True
