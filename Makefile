@@ -20,7 +20,7 @@ BUILD = DOCKER_BUILDKIT=1 $(DOCKER) build $(if $(HARNESS_BUILD_NETWORK),--networ
   --build-arg CREATED=$$(date -u +%Y-%m-%dT%H:%M:%SZ) --build-arg SOURCE=$(SOURCE)
 TORCH_CPU := torch==$(shell sed -n 's/^torch==//p' constraints.txt)+cpu
 
-.PHONY: help setup bench test lint lock speed embedded-model smollm2 vllm-env test-vllm image image-cpu torch-wheel clean
+.PHONY: help setup bench test lint lock speed embedded-model smollm2 vllm-env test-vllm test-docker image image-cpu torch-wheel clean
 
 help: ## list the targets
 	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -42,8 +42,9 @@ bench: $(STAMP) ## train the embedded default matrix both ways and write the rep
 smollm2: $(STAMP) ## fetch SmolLM2-135M into the cache, for `harness bench --matrix smollm2`
 	$(BIN)/python -m harness.worker.smollm2
 
+# Two or more cores share the tests; more than four only start more interpreters.
 test: $(STAMP) ## run the tests (no GPU, no network, no Docker)
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist worksteal
 
 vllm-env: $(VLLM_STAMP) ## make .venv-vllm, the harness with vLLM for the CPU
 
@@ -56,6 +57,9 @@ $(VLLM_STAMP): pyproject.toml constraints.txt
 
 test-vllm: $(VLLM_STAMP) ## run the tests that sample with vLLM, in .venv-vllm
 	$(VLLM_VENV)/bin/python -m pytest -m vllm $(wildcard tests/test_*vllm*.py)
+
+test-docker: $(STAMP) ## run the tests in real containers; as root it brings what it needs
+	$(BIN)/python -m pytest -m docker
 
 image: .env ## build the image for GPUs, lora-harness:cuda; another release: make image TRL=1.14.2
 	$(BUILD) --build-arg VARIANT=cuda --build-arg BASE_IMAGE=$(BASE_IMAGE) --tag lora-harness:cuda$(TAG_SUFFIX) .

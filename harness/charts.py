@@ -273,28 +273,30 @@ def _short(value: Any) -> Any:
 
 
 def _finish(layers: list[alt.Chart]) -> dict[str, Any]:
-    font = "system-ui, -apple-system, 'Segoe UI', sans-serif"
     quiet: dict[str, Any] = {"labelColor": INK, "titleColor": INK, "titleFontWeight": 500}
-    chart = (
-        alt.layer(*layers)
-        .properties(
-            width=WIDTH,
-            height=HEIGHT,
-            background="transparent",
-            padding=4,
-            autosize=alt.AutoSizeParams(type="pad", contains="padding"),
-        )
-        .configure(font=font, aria=False)
-        .configure_view(stroke=None)
-        .configure_axis(
-            **quiet, gridColor=GRID, domainColor=GRID, tickColor=GRID, labelFontSize=11,
-            titleFontSize=11.5, titlePadding=8,
-        )
-        .configure_axisX(grid=False, tickCount=6)
-        .configure_axisY(domain=False, ticks=False, tickCount=5)
-        .configure_legend(**quiet, orient="top", labelFontSize=11.5, titleFontSize=11.5, offset=6,
-            symbolOpacity=1, columnPadding=18, titleAnchor="middle",
-        )
+    # In one call: each chained `configure_…` would copy and check every layer again.
+    chart = alt.layer(
+        *layers,
+        width=WIDTH,
+        height=HEIGHT,
+        background="transparent",
+        padding=4,
+        autosize=alt.AutoSizeParams(type="pad", contains="padding"),
+        config=alt.Config(
+            font="system-ui, -apple-system, 'Segoe UI', sans-serif",
+            aria=False,
+            view=alt.ViewConfig(stroke=None),
+            axis=alt.AxisConfig(
+                **quiet, gridColor=GRID, domainColor=GRID, tickColor=GRID, labelFontSize=11,
+                titleFontSize=11.5, titlePadding=8,
+            ),
+            axisX=alt.AxisConfig(grid=False, tickCount=6),
+            axisY=alt.AxisConfig(domain=False, ticks=False, tickCount=5),
+            legend=alt.LegendConfig(
+                **quiet, orient="top", labelFontSize=11.5, titleFontSize=11.5, offset=6,
+                symbolOpacity=1, columnPadding=18, titleAnchor="middle",
+            ),
+        ),
     )  # fmt: skip
     spec: dict[str, Any] = chart.to_dict()
     return spec

@@ -95,14 +95,19 @@ def test_a_study_runs_to_the_end_and_the_same_command_does_nothing_more(folder):
     ("mode", "status", "is_retried"),
     [
         ("crash", "crashed", True),
-        ("exit3", "crashed", True),
-        ("no-result", "crashed", True),
-        ("torn-result", "crashed", True),
         ("nan", "nan", False),
-        ("diverged", "diverged", False),
-        ("oom-gpu", "oom-gpu", False),
-        ("oom-host", "oom-host", False),
-        ("unavailable", "unavailable", True),
+        *(
+            pytest.param(*case, marks=pytest.mark.slow)
+            for case in (
+                ("exit3", "crashed", True),
+                ("no-result", "crashed", True),
+                ("torn-result", "crashed", True),
+                ("diverged", "diverged", False),
+                ("oom-gpu", "oom-gpu", False),
+                ("oom-host", "oom-host", False),
+                ("unavailable", "unavailable", True),
+            )
+        ),
     ],
 )
 def test_a_failed_run_is_recorded_the_others_go_on_and_accidents_are_retried(

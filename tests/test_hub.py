@@ -329,6 +329,7 @@ def test_what_the_preflight_finds_stops_the_study(hub, folder):
     assert bench(hub, folder, "sft-micro", FAKE_PREFLIGHT="crash").returncode == 7
 
 
+@pytest.mark.slow
 def test_a_fetched_model_is_trained_and_its_adapter_kept_and_publishable(hub, folder):
     """The real worker, on a model that only the server has."""
     text = MATRIX.replace('"embedded:micro-llama"', MODEL, 1)

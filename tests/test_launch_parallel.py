@@ -124,6 +124,7 @@ def test_what_a_process_started_does_not_outlive_the_run(tmp_path, monkeypatch):
     assert is_gone(grandchild)
 
 
+@pytest.mark.slow
 def test_an_exception_in_the_second_process_is_the_reason_and_not_the_lost_connection(tmp_path):
     with started(tmp_path, fake="raise", exchanges=True) as (_, watched):
         ending = ending_of(watched)

@@ -108,6 +108,17 @@ def test_an_import_that_fails_is_told_with_the_servers_last_words(tmp_path):
         launcher.start(make_attempt(tmp_path), LAUNCH)
 
 
+def test_a_server_killed_while_it_imports_is_told_with_what_may_have_done_it(tmp_path, monkeypatch):
+    (tmp_path / "killed.py").write_text("import os; os.kill(os.getpid(), 9)")
+    monkeypatch.setenv("PYTHONPATH", f"{tmp_path}:{os.environ['PYTHONPATH']}")
+    words = r"killed, as the kernel does where memory runs out; there are [\d.]+ GiB"
+    with (
+        warm_launcher(preload=("killed",)) as launcher,
+        pytest.raises(MachineError, match=words),
+    ):
+        launcher.start(make_attempt(tmp_path / "run"), LAUNCH)
+
+
 def test_a_missing_folder_is_told_and_the_server_goes_on(tmp_path):
     with warm_launcher() as launcher:
         with pytest.raises(MachineError, match="FileNotFoundError"):

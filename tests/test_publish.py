@@ -115,6 +115,7 @@ def test_a_dry_run_lists_it_all_and_contacts_nobody(hub, study):
     assert hub.requests == []
 
 
+@pytest.mark.slow
 def test_without_a_token_or_with_one_that_may_not_write_it_says_how_to_get_one(hub, study):
     missing = publish(hub, study, token=None)
     assert missing.returncode == 7

@@ -130,6 +130,7 @@ def check(name: str, folder: Path, done: subprocess.CompletedProcess[str]) -> No
     assert "Scaled down" in page
 
 
+@pytest.mark.slow
 def test_smollm3_is_rehearsed_through_trl_without_a_network(tmp_path):
     done = rehearse("smollm3", tmp_path / "study", "--seeds", "0")
     check("smollm3", tmp_path / "study", done)

@@ -92,6 +92,7 @@ def test_sft_learns_and_lora_trains_the_adapter_alone(warm):
     assert lora.summary.base_value == pytest.approx(full.summary.base_value, abs=1e-6)
 
 
+@pytest.mark.slow
 def test_a_rerun_with_the_same_seed_is_bit_identical_warm_and_cold(warm, tmp_path):
     _, first = warm
     _, again = study(tmp_path / "again", CELLS[:2], is_cold=False, report_to="trackio")

@@ -21,8 +21,9 @@ from harness.errors import MachineError
 from harness.launch import PARENT_VARIABLE
 from harness.launch.ending import Stop, count_oom_kills
 from harness.launch.group import ProcessGroup
+from harness.measure.container import Ram
 from harness.record import Exit
-from harness.text import clean
+from harness.text import clean, memory
 
 # Importing takes 10 s; on a cold network disk it has been seen to take minutes.
 READY_S = 300.0
@@ -135,7 +136,9 @@ class ForkServer:
         while self._state is None:
             self._listen(0.5)
             if self._is_gone:
-                raise MachineError(f"the fork server ended while importing{self._last_words()}")
+                raise MachineError(
+                    f"the fork server ended while importing{self._killed()}{self._last_words()}"
+                )
             if time.monotonic() > self._late_at:
                 raise MachineError(
                     f"the fork server was not ready after {READY_S:.0f} s; try --cold"
@@ -174,6 +177,18 @@ class ForkServer:
             self._answers[number] = message
             if "started" in message:
                 self._running[message["pid"]] = number
+
+    def _killed(self) -> str:
+        """Words on a server that something else ended: most often that is the kernel, for memory."""
+        if self._process is None:
+            return ""
+        try:
+            was_killed = self._process.wait(5) == -signal.SIGKILL
+        except subprocess.TimeoutExpired:
+            return ""
+        room = memory(Ram.here().total_bytes)
+        hint = f" (killed, as the kernel does where memory runs out; there are {room} here in all)"
+        return hint if was_killed else ""
 
     def _last_words(self) -> str:
         # pread: a seek would move the server's own place in the file.
