@@ -123,7 +123,7 @@ def _obtain(
         display.emit(Event("note", text, {}))
 
     known = read_sources(store)
-    pending = [spec for spec in plan.specs if not _is_finished(store, spec, request)]
+    pending = unfinished(store, plan.specs, request)
     if not pending:
         check_maps(request.maps, needs(plan.specs), known)
         return Obtained()
@@ -133,6 +133,11 @@ def _obtain(
     for note in check_sources(plan.specs, obtained.places, preflight):
         tell(note)
     return obtained
+
+
+def unfinished(store: Store, specs: Sequence[RunSpec], request: Request) -> list[RunSpec]:
+    """List the runs that a command would still train; a study that is not there has them all."""
+    return [spec for spec in specs if not _is_finished(store, spec, request)]
 
 
 def _is_finished(store: Store, spec: RunSpec, request: Request) -> bool:
@@ -258,7 +263,8 @@ def _plan_event(plan: Plan, slots: Sequence[Slot], done: int) -> Event:
         f"matrix {plan.loaded.matrix.name}: {len(plan.specs)} runs{kept}, {jobs} side by side "
         f"({places}); study folder {plan.output_dir}"
     )
-    return Event("plan", text, {"runs": [s.run_id for s in plan.specs], "done": done})
+    data = {"study": str(plan.output_dir), "runs": [s.run_id for s in plan.specs], "done": done}
+    return Event("plan", text, data)
 
 
 @contextmanager

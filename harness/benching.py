@@ -29,7 +29,7 @@ from harness.options import (
 if TYPE_CHECKING:
     from harness.bench import Outcome
     from harness.launch import Launcher
-    from harness.plan import Request
+    from harness.plan import Plan, Request
     from harness.spec import RunSpec
     from harness.stacks import Stack
 
@@ -157,8 +157,7 @@ def bench(
         return _list_runs(plan.specs, stacks, is_json)
     launchers = [_launcher(stack, is_cold) for stack in stacks]
     if len(stacks) > 1:
-        for each in launchers:  # every image is looked at before the first run trains
-            each.check(plan.specs)
+        _check_all(stacks, launchers, plan, request)
     code = 0
     for stack, each in zip(stacks, launchers, strict=True):
         outcome = _run(replace(request, output_dir=stack.output_dir), each, is_json, quiet)
@@ -166,6 +165,19 @@ def bench(
         if outcome.interrupted_by is not None:
             return outcome.exit_code
     return code
+
+
+def _check_all(
+    stacks: Sequence[Stack], launchers: Sequence[Launcher], plan: Plan, request: Request
+) -> None:
+    """Look at every image that is still needed, before the first run trains."""
+    from harness.bench import unfinished
+    from harness.store import Store
+
+    for stack, launcher in zip(stacks, launchers, strict=True):
+        pending = unfinished(Store(stack.output_dir or plan.output_dir), plan.specs, request)
+        if pending:
+            launcher.check(pending)
 
 
 def _launcher(stack: Stack, is_cold: bool) -> Launcher:

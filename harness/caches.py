@@ -14,6 +14,8 @@ from pathlib import Path
 SMOLLM2_SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"  # of its GGUF
 SOURCE_NOTE = "source.json"
 WEIGHTS = "model.safetensors"
+# What runs themselves write there: converted rows of datasets, and a rehearsal's toys.
+WRITTEN_BY_RUNS = ("datasets", "toys")
 FILES = ("config.json", WEIGHTS, "tokenizer.json", "tokenizer_config.json", "chat_template.jinja")
 
 

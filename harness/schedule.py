@@ -19,6 +19,7 @@ from pathlib import Path
 import psutil
 from pydantic import ValidationError
 
+from harness.errors import MachineError
 from harness.files import disk_errors
 from harness.launch import Handle, Launch, Launcher
 from harness.launch.ending import Ending
@@ -78,9 +79,13 @@ class Schedule:
     total: int
     done: int = 0
     _durations: dict[tuple[str, str], list[float]] = field(default_factory=dict)
+    _refusal: MachineError | None = field(default=None, init=False)
 
     def run(self, pending: Sequence[RunSpec]) -> None:
-        """Run everything that is pending, or until asked to stop; every attempt is sealed."""
+        """Run everything that is pending, or until asked to stop; every attempt is sealed.
+
+        Raises: MachineError if a run could not be started, once those that were running have ended.
+        """
         queue, free, running = deque(pending), list(self.slots), list[Running]()
         next_tick = 0.0
         try:
@@ -90,12 +95,7 @@ class Schedule:
                     queue.clear()
                     for run in running:
                         run.watched.cancel() if urgency == 1 else run.watched.kill()
-                while queue and self.launcher.is_ready and len(running) < self.jobs:
-                    if processes(queue[0]) > len(free):
-                        break
-                    spec = queue.popleft()
-                    taken = tuple(free.pop(0) for _ in range(processes(spec)))
-                    running.append(self._start(spec, taken))
+                self._start_next(queue, free, running)
                 for run in list(running):
                     ending = run.watched.poll()
                     if ending is not None:
@@ -111,6 +111,25 @@ class Schedule:
                 run.handle.close()
                 if run.sampler:
                     run.sampler.stop()
+        if self._refusal is not None:
+            raise self._refusal
+
+    def _start_next(self, queue: deque[RunSpec], free: list[Slot], running: list[Running]) -> None:
+        """Start what has its places; what could not be started is the last that was tried."""
+        while queue and self.launcher.is_ready and len(running) < self.jobs:
+            if processes(queue[0]) > len(free):
+                return
+            spec = queue.popleft()
+            taken = tuple(free.pop(0) for _ in range(processes(spec)))
+            try:
+                running.append(self._start(spec, taken))
+            except MachineError as error:
+                self._refusal = error
+                queue.clear()
+                if running:
+                    cells = ", ".join(run.spec.cell for run in running)
+                    text = f"{spec.cell} could not be started; waiting for {cells} to end"
+                    self.display.emit(Event("problem", text, {"run_id": spec.run_id}))
 
     def _start(self, spec: RunSpec, slots: tuple[Slot, ...]) -> Running:
         store, launch = self.store, self.conditions.launch
@@ -125,9 +144,13 @@ class Schedule:
         sampler = None
         with disk_errors(attempt):
             handle = self.launcher.start(attempt, launch)
-            if handle.pid is not None:
-                note_process(store, attempt, handle.pid)
-                sampler = Sampler.start(handle.pid, attempt, launch.sampler_hz, gpus)
+            try:
+                if handle.pid is not None:
+                    note_process(store, attempt, handle.pid)
+                    sampler = Sampler.start(handle.pid, attempt, launch.sampler_hz, gpus)
+            except BaseException:
+                handle.close()
+                raise
         watched = Watched(handle, attempt, self.conditions.limits)
         number = attempt_number(attempt)
         again = f" (attempt {number})" if number > 1 else ""

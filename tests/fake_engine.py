@@ -34,6 +34,7 @@ class FakeEngine:
     starts_as: State = RUNNING
     prints: bytes = b""
     complains: bytes = b""
+    stuck: set[str] = field(default_factory=set)  # containers that can't be removed
     refuses: str | None = None  # what it says to every start
     is_away: bool = False
     on_start: Callable[[Order], None] = lambda order: None
@@ -41,6 +42,7 @@ class FakeEngine:
     containers: dict[str, State] = field(default_factory=dict)
     signals: list[tuple[str, int]] = field(default_factory=list)
     removed: list[str] = field(default_factory=list)
+    followed: list[bool] = field(default_factory=list)  # for each read, whether it would wait
 
     def connect(self) -> FakeEngine:
         """Reach it, as `engine.connect` reaches Docker."""
@@ -50,6 +52,8 @@ class FakeEngine:
 
     def image(self, name: str) -> Image | None:
         self._answer()
+        if name != name.lower():
+            raise EngineRefused("invalid reference format: repository name must be lowercase")
         return self.images.get(name)
 
     def start(self, order: Order) -> None:
@@ -68,13 +72,16 @@ class FakeEngine:
         self._answer()
         self.signals.append((container, number))
 
-    def read(self, container: str, out: BinaryIO, error: BinaryIO) -> None:
+    def read(self, container: str, out: BinaryIO, error: BinaryIO, *, follows: bool = True) -> None:
         self._answer()
+        self.followed.append(follows)
         out.write(self.prints)
         error.write(self.complains)
 
     def remove(self, container: str) -> None:
         self._answer()
+        if container in self.stuck:
+            raise EngineRefused("cannot kill container")
         self.containers.pop(container, None)
         self.removed.append(container)
 

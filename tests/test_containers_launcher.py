@@ -30,6 +30,7 @@ from tests.containers.engine import daemon_pid, start_daemon
 from tests.containers.fixtures import CANARY, OLDER_TRL
 from tests.containers.prepare import Ready, build
 from tests.fake_worker import make_attempt
+from tests.repository_folder import repository
 from tests.test_bench_killed import finished
 from tests.waiting import wait_until
 
@@ -62,10 +63,11 @@ sys.exit(bench(request, launcher, Lines()).exit_code)
 """
 
 
-def harness(*words: str, **variables: str) -> subprocess.CompletedProcess[str]:
+def harness(*words: str, cwd: Path = ROOT, **variables: str) -> subprocess.CompletedProcess[str]:
     """The harness's command on this host, with a token in its surroundings."""
     return subprocess.run(
         [sys.executable, "-m", "harness.cli", *words],
+        cwd=cwd,
         env=os.environ | {"HF_TOKEN": CANARY} | variables,
         capture_output=True,
         text=True,
@@ -183,6 +185,23 @@ def test_a_run_has_the_same_record_in_a_container_as_in_a_process(ready: Ready, 
     assert [path for path in files if CANARY.encode() in path.read_bytes()] == []
 
 
+def test_a_run_reads_a_mapped_dataset_and_keeps_what_it_converts(ready: Ready, tmp_path: Path):
+    rows = [{"question": f"{i} + {i}?", "answer": f"so\n#### {2 * i}"} for i in range(24)]
+    repository(tmp_path / "rows", rows, rows[:8])
+    matrix = MATRIX.replace("{name: micro-arithmetic,", "{name: openai/gsm8k,")
+    (tmp_path / "mapped.yaml").write_text(matrix)
+    words = ("bench", "-m", "mapped.yaml", "--filter", "grpo-micro.lora-r1.s0", "--no-report")
+    words += ("--map", "openai/gsm8k=rows", "-o", "../work/study", "--launcher", "docker")
+    (tmp_path / "work").mkdir()
+    variables = {"HARNESS_CACHE": "../work/cache"}
+    done = harness(*words, "--image", ready.image, cwd=tmp_path, **variables)
+    assert done.returncode == 0, done.stderr
+    assert list((tmp_path / "work" / "cache" / "datasets").rglob("*.arrow"))
+    [attempt] = (tmp_path / "work" / "study").glob("runs/*/attempt-1")
+    launch = json.loads((attempt / "launch.json").read_text())
+    assert launch["places"] == {"openai/gsm8k": str(tmp_path / "rows")}
+
+
 def test_a_run_s_container_may_do_no_more_than_it_needs_and_knows_no_token(
     bench: Bench, monkeypatch
 ):
@@ -296,8 +315,11 @@ def test_two_images_with_two_releases_train_one_matrix_and_the_records_name_both
     newer = build(ready.engine, ready.base, ready.log, NEWER_TRL)
     words = ("bench", "-m", "cpu", "--seeds", "0", "--set", "max_steps=2", "-o", str(tmp_path))
     words += ("--filter", "sft-steps", "--launcher", "docker", "--device", "cpu")
-    done = harness(*words, "--trl", OLDER_TRL, "--trl", NEWER_TRL)
+    words += ("--trl", OLDER_TRL, "--trl", NEWER_TRL)
+    done = harness(*words)
     assert done.returncode == 0, done.stderr
+    again = harness(*words, "--image", "no-such-{trl}:cpu")
+    assert again.returncode == 0, f"finished studies need no image: {again.stderr}"
     for release, image in ((OLDER_TRL, older_image), (NEWER_TRL, newer)):
         study = tmp_path / f"trl-{release}"
         found = sorted(study.glob("runs/*/attempt-1"))
@@ -333,6 +355,7 @@ def test_what_can_not_train_is_refused_with_a_sentence_before_anything_trains(
     nowhere = {"DOCKER_HOST": f"unix://{tmp_path}/none.sock"}
     cases: list[tuple[tuple[str, ...], dict[str, str], str]] = [
         (("--image", "no-such:cpu"), {}, "has no image no-such:cpu"),
+        (("--image", "No Such"), {}, "refused: invalid reference format"),
         (("--image", ready.image, "--trl", OLDER_TRL), {}, f"expected {OLDER_TRL}"),
         (("--image", other_image), {}, "holds harness 0.0.9, and this is"),
         (("--image", ready.image), nowhere, "no Docker engine answers at unix://"),

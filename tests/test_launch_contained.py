@@ -139,6 +139,42 @@ def test_without_an_engine_a_process_is_followed_and_signalled_by_itself(
     assert "the container engine went away while the worker ran" in verdict.reason
 
 
+def test_closing_without_an_engine_ends_a_process_that_nobody_would_follow(engine, tmp_path):
+    with subprocess.Popen(["sleep", "60"]) as process:
+        engine.is_away = True
+        with followed(engine, tmp_path, pid=process.pid):
+            pass
+        assert process.wait(10) == -signal.SIGKILL
+
+
+def test_a_process_of_ours_is_signalled_without_asking_the_engine(engine, tmp_path):
+    with subprocess.Popen(["sleep", "60"]) as process:
+        with followed(engine, tmp_path, pid=process.pid) as handle:
+            handle.signal(signal.SIGTERM)
+        assert process.wait(10) == -signal.SIGTERM
+    assert engine.signals == []
+
+
+def test_closed_once_it_is_closed(engine, tmp_path):
+    with followed(engine, tmp_path) as handle:
+        handle.close()
+        handle.close()
+    assert engine.removed == [NAME]
+
+
+def test_logs_that_can_not_be_written_do_not_hide_the_end(engine, tmp_path):
+    (tmp_path / "stdout.log").mkdir()
+    engine.containers[NAME] = ended(3)
+    assert end_of(engine, tmp_path) == (Exit(code=3), "", "")
+
+
+def test_what_was_printed_stays_when_the_engine_has_lost_it(engine, tmp_path):
+    (tmp_path / "stdout.log").write_text("out\nand more\n")
+    engine.containers[NAME] = ended(0)
+    end_of(engine, tmp_path)
+    assert (tmp_path / "stdout.log").read_text() == "out\nand more\n"
+
+
 def test_an_engine_elsewhere_has_patience_and_then_is_given_up(engine, tmp_path):
     engine.is_away = True
     exit_, status, _ = end_of(engine, tmp_path, away_s=0.3)

@@ -23,9 +23,10 @@ from harness.launch.docker import (
 )
 from harness.launch.engine import EngineGone, Order, connect
 from harness.record import Container
-from harness.spec import Parallel
+from harness.spec import Model, Parallel
 from tests.fake_engine import TELLS, FakeEngine, ended
 from tests.fake_worker import make_attempt
+from tests.plan_matrix import run_of
 
 LIMIT = 3 * 2**30
 TOKEN = "hf_canarycanarycanary"
@@ -61,9 +62,12 @@ def test_the_container_has_its_run_s_folder_and_what_it_reads(launcher, engine, 
     model.mkdir(parents=True)
     launch = Launch(places={"a/b": str(model), "gone": str(tmp_path / "gone")})
     order = order_of(launcher, engine, attempt, launch)
-    assert order.writable == [attempt.parent]
+    cache = tmp_path / "cache"
+    # Converted rows and toys: datasets locks its cache even to read it.
+    assert order.writable == [attempt.parent, cache / "datasets", cache / "toys"]
+    assert all(folder.is_dir() for folder in order.writable)
     # A snapshot's files are links into the folder above it.
-    assert order.readable == [tmp_path / "hub" / "models--a--b", tmp_path / "cache"]
+    assert order.readable == [tmp_path / "hub" / "models--a--b", cache]
     assert order.command == [*COMMAND, str(attempt)]
     assert (order.image, order.network) == ("sha256:aa", "none")
 
@@ -77,6 +81,46 @@ def test_the_limit_becomes_the_container_s_and_stands_in_both_files(launcher, en
     launcher.start(attempt, launch).close()
     order = engine.orders[-1]
     assert (order.memory_limit_bytes, order.cores, order.gpus) == (LIMIT, (1,), ())
+
+
+def test_turns_and_links_on_the_way_to_a_folder_stay_outside(
+    launcher, engine, attempt, tmp_path, monkeypatch
+):
+    (tmp_path / "model").mkdir()
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "model")
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    monkeypatch.setenv("HARNESS_CACHE", "../cache")
+    winding = Path("..") / attempt.relative_to(tmp_path)
+    launch = launcher.prepare(winding, Launch(places={"a/b": "../link"}))
+    assert launch.places == {"a/b": str(tmp_path / "model")}
+    launcher.start(winding, launch).close()
+    order = engine.orders[-1]
+    assert order.command[-1] == str(attempt)
+    assert order.writable[0] == attempt.parent
+    assert order.readable == [tmp_path / "model", tmp_path / "cache"]
+    assert order.environment["HARNESS_CACHE"] == str(tmp_path / "cache")
+
+
+def test_a_model_folder_without_its_full_path_is_refused(launcher, engine, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "model").mkdir()
+    spec = run_of("sft-8b.full")
+    spec = spec.model_copy(update={"model": Model(source="model")})
+    with pytest.raises(MachineError, match=f"write {tmp_path / 'model'}"):
+        launcher.check([spec])
+
+
+def test_trackio_has_its_folder_where_a_run_logs_there(
+    launcher, engine, attempt, tmp_path, monkeypatch
+):
+    monkeypatch.setenv("TRACKIO_DIR", str(tmp_path / "study" / "trackio"))
+    order = order_of(launcher, engine, attempt, Launch())
+    assert tmp_path / "study" / "trackio" not in order.writable
+    attempt = make_attempt(tmp_path / "runs" / "logging", report_to=["trackio"])
+    order = order_of(launcher, engine, attempt, Launch())
+    assert tmp_path / "study" / "trackio" in order.writable
+    assert (tmp_path / "study" / "trackio").is_dir()
 
 
 def test_two_attempts_have_two_names(launcher, engine, attempt):
@@ -149,6 +193,7 @@ def test_what_a_killed_supervisor_left_is_ended_and_what_it_printed_kept(engine,
     engine.prints = b"step 3\n"
     end_left_over(container, tmp_path, engine.connect)
     assert engine.signals == [("c", signal.SIGKILL)]
+    assert engine.followed == [False], "it would wait for a container that can't be killed"
     assert engine.removed == ["c"]
     assert (tmp_path / "stdout.log").read_text() == "step 3\n"
 
@@ -163,13 +208,23 @@ def test_what_the_reaper_already_removed_keeps_the_logs_that_are_there(engine, t
     assert engine.removed == []
 
 
+def test_the_probe_of_a_study_carries_its_name_so_that_a_later_command_finds_it(
+    launcher, engine, attempt
+):
+    study = attempt.parents[2]
+    engine.on_start = lambda order: Path(order.command[-1]).touch()
+    launcher.check([], study)
+    assert engine.orders[0].labels[STUDY_LABEL] == str(study)
+
+
 REAP = """
 import sys
 from harness.launch import reaper
 from tests.fake_engine import RUNNING, FakeEngine
 from harness.launch.engine import Order
-engine = FakeEngine(orders=[Order("mine", "i", (), "0:0", labels={"l": "v"})],
-                    containers={"mine": RUNNING})
+names = ("stuck", "mine")
+engine = FakeEngine(orders=[Order(n, "i", (), "0:0", labels={"l": "v"}) for n in names],
+                    containers=dict.fromkeys(names, RUNNING), stuck={"stuck"})
 reaper.connect, reaper.PAUSE_S = engine.connect, 0.01
 reaper.main()
 print(engine.removed)

@@ -36,6 +36,18 @@ def test_a_stop_outweighs_an_accident_that_the_worker_tells():
     assert status_of(result=Result(status=Status.CONFIG)) is Status.CONFIG
 
 
+@pytest.mark.parametrize(
+    ("stop", "status"),
+    [("timeout", "oom-host"), ("stalled", "oom-host"), ("cancelled", "cancelled")],
+)
+def test_a_limit_that_ended_a_worker_out_of_memory_is_not_the_reason(stop, status):
+    verdict = Stop(Status.OOM_HOST, "the container ran out of memory")
+    stop = Stop(Status(stop), "ended by the supervisor")
+    assert status_of(exit=KILLED, stop=stop, verdict=verdict) is Status(status)
+    crash = Stop(Status.CRASHED, "gone")
+    assert status_of(exit=KILLED, stop=STALLED, verdict=crash) is Status.STALLED
+
+
 def test_a_kill_is_out_of_memory_only_where_the_kernel_counted_one():
     assert status_of(exit=KILLED, was_oom_kill=True) is Status.OOM_HOST
     assert status_of(exit=KILLED) is Status.CRASHED

@@ -11,6 +11,7 @@ import pytest
 from harness.errors import MachineError
 from harness.launch.engine import Order
 from harness.launch.images import Looked, is_local, look
+from harness.store import Store
 from tests.fake_engine import TELLS, FakeEngine, ended
 
 CPU = "lora-harness:cpu"
@@ -64,6 +65,7 @@ def test_without_a_study_nothing_is_mounted(engine):
         ("lora-harness:cuda", "`make image`"),
         ("lora-harness:cpu-x", "`make image-cpu`"),
         ("lora-harness:cpu-trl-1.14.2", "`make image-cpu TRL=1.14.2`"),
+        ("me/harness:1", "`make image` or `make image-cpu`"),
     ],
 )
 def test_an_image_that_is_not_there_comes_with_the_command_that_builds_it(engine, name, command):
@@ -80,6 +82,7 @@ def test_an_image_of_another_harness_is_refused_with_both_versions(engine):
 def test_an_image_without_the_asked_release_is_refused_with_both_releases(engine):
     said = refusal(engine, trl="1.14.2")
     assert "holds TRL 1.16.0, expected 1.14.2" in said
+    assert "`make image-cpu TRL=1.14.2`" in said
 
 
 @pytest.mark.parametrize(
@@ -120,6 +123,18 @@ def test_an_engine_that_goes_away_meanwhile_asks_for_the_same_command_again(engi
 def test_an_engine_that_would_not_start_it_is_quoted(engine):
     engine.refuses = "no space left on device"
     assert "would not start a container of lora-harness:cpu: no space left" in refusal(engine)
+
+
+def test_a_name_that_the_engine_does_not_take_is_its_own_words(engine):
+    assert "refused: invalid reference format" in refusal(engine, name="Me/Harness:1")
+
+
+def test_a_study_s_next_command_sweeps_the_file_of_a_probe_that_was_cut_short(engine, tmp_path):
+    look_at(engine, tmp_path)
+    left = Path(engine.orders[0].command[-1])
+    left.touch()
+    Store(tmp_path).sweep()
+    assert not left.exists()
 
 
 def test_a_process_of_this_machine_is_one_whose_cgroup_names_the_container():

@@ -9,12 +9,14 @@ from pathlib import Path
 import pytest
 
 from harness.bench import bench
-from harness.launch import Launch
+from harness.errors import MachineError
+from harness.launch import Handle, Launch
 from harness.launch.local import LocalLauncher
 from harness.launch.watch import Limits
 from harness.matrix import expand, parse_matrix
 from harness.plan import Request
 from harness.progress import Quiet
+from harness.record import Status
 from harness.schedule import Conditions, Schedule
 from harness.slots import Slot
 from harness.spec import Parallel, RunSpec
@@ -25,14 +27,19 @@ from tests.test_slots import of_one_update
 
 
 def run(
-    tmp_path: Path, runs: list[RunSpec], slots: list[Slot], jobs: int = 9
+    tmp_path: Path,
+    runs: list[RunSpec],
+    slots: list[Slot],
+    jobs: int = 9,
+    launcher: LocalLauncher | None = None,
 ) -> dict[str, tuple[int, int, dict]]:
     """cell → when its training began and ended (ns), and its launch"""
     store = Store(tmp_path / "study")
     store.prepare()
     conditions = Conditions(Launch(waits_for_sampler=False), Limits(timeout_s=30, stall_s=30), "0")
     sealed: list[str] = []
-    with LocalLauncher(is_cold=True, command=COMMAND, parallel=COMMAND) as launcher:
+    launcher = launcher or LocalLauncher(is_cold=True, command=COMMAND, parallel=COMMAND)
+    with launcher:
         Schedule(
             store=store,
             launcher=launcher,
@@ -47,7 +54,7 @@ def run(
     assert sorted(sealed) == sorted(s.cell for s in runs)
     found = {}
     for spec in runs:
-        attempt = store.attempts(spec.run_id)[0]
+        attempt = store.attempts(spec.run_id)[-1]
         lines = (attempt / "phases.jsonl").read_text().splitlines()
         phases = [json.loads(line) for line in lines]
         begin, end = min(p["begin_ns"] for p in phases), max(p["end_ns"] for p in phases)
@@ -96,6 +103,31 @@ def test_runs_of_several_processes_go_side_by_side_where_there_is_room(tmp_path)
     assert begin_b < end_a
     assert begin_a < end_b
     assert len({*a["gpus"], *b["gpus"]}) == 4
+
+
+class Refusing(LocalLauncher):
+    """Starts so many workers, and no more."""
+
+    def __init__(self, starts: int) -> None:
+        super().__init__(is_cold=True, command=COMMAND, parallel=COMMAND)
+        self._starts = starts
+
+    def start(self, attempt: Path, launch: Launch) -> Handle:
+        self._starts -= 1
+        if self._starts < 0:
+            raise MachineError("no more")
+        return super().start(attempt, launch)
+
+
+def test_a_run_that_can_not_be_started_ends_the_study_and_not_the_runs_beside_it(tmp_path):
+    runs = specs(1, 1, 1, 1)
+    with pytest.raises(MachineError, match="no more"):
+        run(tmp_path, runs, [Slot(None, "GPU-a"), Slot(None, "GPU-b")], launcher=Refusing(2))
+    store = Store(tmp_path / "study")
+    found = [store.read_record(spec.run_id) for spec in runs]
+    assert [record.status for record in found if record] == [Status.OK] * 2
+    assert found[2:] == [None, None]
+    run(tmp_path, runs[2:], [Slot(None, "GPU-a")])  # what was begun for the third is no obstacle
 
 
 @pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="needs two cores")

@@ -7,16 +7,19 @@ only reads what is known. What this leaves out: which containers there are, and 
 from __future__ import annotations
 
 import os
+import signal
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import BinaryIO
 
 import psutil
 
 from harness.errors import MachineError
 from harness.launch.ending import Stop
-from harness.launch.engine import Engine, EngineGone, EngineRefused, State, opened
+from harness.launch.engine import Engine, EngineGone, EngineRefused, LogError, State, opened
 from harness.record import Container, Exit, Status
 from harness.text import memory
 
@@ -45,6 +48,7 @@ class ContainerHandle:
         self._process = _process(pid)
         self._exit: Exit | None = None
         self._verdict: Stop | None = None
+        self._is_removed = False
         self._is_closing = threading.Event()
         self._thread = threading.Thread(target=self._follow, daemon=True, name=container.name)
         self._thread.start()
@@ -67,28 +71,38 @@ class ContainerHandle:
         return self._verdict
 
     def signal(self, number: int) -> None:
-        """Signal the container's first process, which passes it on to the worker."""
-        if self.poll() is not None:
+        """Signal the container's first process, which passes it on to the worker.
+
+        By itself where it is a process of ours: an engine that hangs would hold up the supervisor.
+        """
+        if self.poll() is not None or self._signal_process(number):
             return
-        try:
-            with opened(self._connect) as engine:
-                engine.signal(self._container.name, number)
-        except (EngineGone, EngineRefused, MachineError):
-            if self._process is not None and self._is_alive():
-                try:
-                    os.kill(self._process.pid, number)
-                except OSError:
-                    return  # another user's process: the engine's word is needed
+        with suppress(EngineGone, EngineRefused, MachineError), opened(self._connect) as engine:
+            engine.signal(self._container.name, number)
 
     def close(self) -> None:
         """Remove the container, and wait until everything it printed is in the logs."""
+        if self._is_removed:
+            return
         self._is_closing.set()
         try:
             with opened(self._connect) as engine:
                 engine.remove(self._container.name)
+            self._is_removed = True
         except (EngineGone, EngineRefused, MachineError):
-            pass  # the reaper, or the next command, tries again
+            # Nobody would follow it any more; what is left the reaper, or the next command, removes.
+            self._signal_process(signal.SIGKILL)
         self._thread.join(10)
+
+    def _signal_process(self, number: int) -> bool:
+        """Signal the process without an engine; says whether it lives and may be signalled so."""
+        if self._process is None or not self._is_alive():
+            return False
+        try:
+            os.kill(self._process.pid, number)
+        except OSError:
+            return False
+        return True
 
     def _follow(self) -> None:
         """Copy the container's output and wait for its end, through an engine that may go and return."""
@@ -96,7 +110,9 @@ class ContainerHandle:
         while not self._is_closing.is_set():
             try:
                 with opened(self._connect) as engine:
-                    copy_logs(engine, self._container.name, self._attempt)
+                    # A full disk: the supervisor says so as soon as it writes there itself.
+                    with suppress(LogError):
+                        copy_logs(engine, self._container.name, self._attempt)
                     gone_at = None
                     if self._has_ended(engine):
                         return
@@ -122,8 +138,7 @@ class ContainerHandle:
 
     def _await_word(self, engine: Engine, state: State) -> State:
         deadline = time.monotonic() + OOM_WORD_S
-        limit = self._container.memory_limit_bytes
-        while limit and state.exit_code == _KILLED and not state.was_oom_killed:
+        while state.exit_code == _KILLED and not state.was_oom_killed:
             if time.monotonic() > deadline or self._is_closing.wait(LOOK_S):
                 break
             state = engine.state(self._container.name) or state
@@ -162,10 +177,25 @@ class ContainerHandle:
             return False
 
 
-def copy_logs(engine: Engine, container: str, attempt: Path) -> None:
-    """Write all that a container prints into an attempt's logs, anew from its start, until it ends."""
-    with (attempt / "stdout.log").open("wb") as out, (attempt / "stderr.log").open("wb") as error:
-        engine.read(container, out, error)
+def copy_logs(engine: Engine, container: str, attempt: Path, *, follows: bool = True) -> None:
+    """Write all that a container prints into an attempt's logs, from its start on.
+
+    Over what is there already, which is the same: an engine that has lost it takes nothing away.
+    Raises: LogError if they can't be written.
+    """
+    with _log(attempt / "stdout.log") as out, _log(attempt / "stderr.log") as error:
+        engine.read(container, out, error, follows=follows)
+
+
+@contextmanager
+def _log(path: Path) -> Iterator[BinaryIO]:
+    try:
+        path.touch()
+        file = path.open("r+b")
+    except OSError as error:
+        raise LogError(str(error)) from None
+    with file:
+        yield file
 
 
 def _process(pid: int | None) -> psutil.Process | None:

@@ -13,18 +13,28 @@ import json
 import os
 import re
 import secrets
+import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
-from harness.caches import cache_dir
+from harness.caches import WRITTEN_BY_RUNS, cache_dir
 from harness.engines import image_problems
 from harness.errors import MachineError
+from harness.files import disk_errors
 from harness.launch import Handle, Launch
 from harness.launch.contained import ContainerHandle
-from harness.launch.engine import Engine, EngineRefused, Order, connect, explain, reached
+from harness.launch.engine import (
+    Engine,
+    EngineRefused,
+    LogError,
+    Order,
+    connect,
+    explain,
+    reached,
+)
 from harness.launch.images import Looked, is_local, look, owner_of, remove
 from harness.launch.local import worker_variables
 from harness.launch.reaper import ORDERLY
@@ -65,6 +75,7 @@ class DockerLauncher:
         self._reaper: subprocess.Popen[bytes] | None = None
 
     def __enter__(self) -> Self:
+        self._sweep()
         command = [sys.executable, "-m", "harness.launch.reaper", SUPERVISOR_LABEL, self._token]
         # In a session of its own: what ends the supervisor's group must not end it too.
         self._reaper = subprocess.Popen(
@@ -74,7 +85,6 @@ class DockerLauncher:
             stderr=subprocess.DEVNULL,
             start_new_session=True,
         )
-        self._sweep()
         return self
 
     def __exit__(self, *exc: object) -> None:
@@ -90,10 +100,17 @@ class DockerLauncher:
         Raises: MachineError.
         """
         self._study = study
-        self._looked = look(self._connect, self._image, self._trl, study, self._labels)
+        labels = self._labels if study is None else {**self._labels, **_study_label(study)}
+        self._looked = look(self._connect, self._image, self._trl, study, labels)
         problems = image_problems(
             specs, {k for k, v in self._looked.packages.items() if v}, self._image
         )
+        problems += [
+            f"model {name} is a folder without its full path, which a container does not have: write "
+            f"{Path(name).resolve()}"
+            for name in dict.fromkeys(s.model.source for s in specs)
+            if not Path(name).is_absolute() and Path(name).is_dir()
+        ]
         if problems:
             raise MachineError("\n".join(problems))
 
@@ -111,8 +128,13 @@ class DockerLauncher:
             user=owner_of(attempt),
             memory_limit_bytes=launch.memory_limit_bytes,
         )
-        waits = launch.waits_for_sampler and looked.pids_are_local
-        changes = {"container": container, "memory_limit_bytes": None, "waits_for_sampler": waits}
+        changes = {
+            "container": container,
+            "memory_limit_bytes": None,
+            "waits_for_sampler": launch.waits_for_sampler and looked.pids_are_local,
+            # A container has these folders and none of the links and turns on the way to them.
+            "places": {name: str(Path(place).resolve()) for name, place in launch.places.items()},
+        }
         return launch.model_copy(update=changes)
 
     def start(self, attempt: Path, launch: Launch) -> Handle:
@@ -121,21 +143,22 @@ class DockerLauncher:
             raise ValueError("expected the conditions that prepare() returned")
         container = launch.container
         command = PARALLEL_COMMAND if launch.parallel else self._command
-        attempt = attempt.absolute()
+        folder = attempt.resolve()
+        spec = json.loads((folder.parent / "spec.json").read_text(encoding="utf-8"))
         order = Order(
             name=container.name,
             image=container.image_id,
-            command=[*command, str(attempt)],
+            command=[*command, str(folder)],
             user=container.user,
             environment=_variables(launch),
             labels={
                 **self._labels,
-                STUDY_LABEL: _study_name(attempt.parents[2]),
+                **_study_label(folder.parents[2]),
                 "io.lora-harness.run": attempt.parent.name,
                 "io.lora-harness.attempt": attempt.name,
             },
-            writable=_writable(attempt),
-            readable=_readable(attempt, launch),
+            writable=_writable(folder, spec),
+            readable=_readable(spec, launch),
             memory_limit_bytes=container.memory_limit_bytes,
             cores=launch.cores,
             gpus=launch.gpus,
@@ -160,7 +183,8 @@ class DockerLauncher:
         if self._study is None:
             return
         with reached(self._connect) as engine:
-            for name in engine.labelled(STUDY_LABEL, _study_name(self._study)):
+            [(label, value)] = _study_label(self._study).items()
+            for name in engine.labelled(label, value):
                 remove(engine, name)
 
 
@@ -176,15 +200,15 @@ def end_left_over(
     try:
         with reached(connect) as engine:
             if engine.state(container.name) is not None:
-                engine.signal(container.name, 9)
-                copy_logs(engine, container.name, attempt)
+                engine.signal(container.name, signal.SIGKILL)
+                copy_logs(engine, container.name, attempt, follows=False)
                 engine.remove(container.name)
-    except (MachineError, EngineRefused):
+    except (MachineError, LogError):
         return
 
 
-def _study_name(study: Path) -> str:
-    return str(study.resolve())
+def _study_label(study: Path) -> dict[str, str]:
+    return {STUDY_LABEL: str(study.resolve())}
 
 
 def _container_name(attempt: Path) -> str:
@@ -195,32 +219,40 @@ def _container_name(attempt: Path) -> str:
 def _variables(launch: Launch) -> dict[str, str]:
     """What changes training passes from here to the container; who and where we are does not."""
     kept = {name: os.environ[name] for name in VARIABLES if name in os.environ}
-    trackio = {"TRACKIO_DIR": os.environ["TRACKIO_DIR"]} if "TRACKIO_DIR" in os.environ else {}
+    trackio = _trackio_dir()
     return {
         **kept,
-        **trackio,
+        **({"TRACKIO_DIR": str(trackio)} if trackio else {}),
         **worker_variables(launch),
         "HF_HUB_OFFLINE": "1",
-        "HARNESS_CACHE": str(cache_dir().absolute()),
+        "HARNESS_CACHE": str(cache_dir().resolve()),
         "NVIDIA_DRIVER_CAPABILITIES": "compute,utility",
     }
 
 
-def _writable(attempt: Path) -> list[Path]:
-    trackio = os.environ.get("TRACKIO_DIR")
-    folders = [attempt.parent]
-    if trackio and Path(trackio).is_dir():
-        folders.append(Path(trackio).absolute())
-    return folders
+def _trackio_dir() -> Path | None:
+    named = os.environ.get("TRACKIO_DIR")
+    return Path(named).resolve() if named else None
 
 
-def _readable(attempt: Path, launch: Launch) -> list[Path]:
+def _writable(attempt: Path, spec: Mapping[str, Any]) -> list[Path]:
+    """List the folders that a run writes: its own, and what all runs of this machine share."""
+    shared = [cache_dir().resolve() / name for name in WRITTEN_BY_RUNS]
+    trackio = _trackio_dir()
+    if trackio and "trackio" in (spec["trainer"].get("report_to") or ()):
+        shared.append(trackio)
+    for folder in shared:
+        with disk_errors(folder):
+            folder.mkdir(parents=True, exist_ok=True)
+    return [attempt.parent, *shared]
+
+
+def _readable(spec: Mapping[str, Any], launch: Launch) -> list[Path]:
     """List the folders that a run reads; the Hub's snapshots are links into the folder above them."""
-    spec = json.loads((attempt.parent / "spec.json").read_text(encoding="utf-8"))
     named = [Path(place) for place in launch.places.values()]
-    local = Path(str(spec.get("model", {}).get("source", "")))
+    local = Path(str(spec["model"]["source"]))
     named += [local] if local.is_absolute() else []
-    named += [cache_dir().absolute()]
+    named += [cache_dir().resolve()]
     return list(dict.fromkeys(_with_blobs(p) for p in named if p.exists()))
 
 

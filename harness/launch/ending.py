@@ -81,17 +81,23 @@ def decide(evidence: Evidence) -> Ending:
 
 
 def _judge(evidence: Evidence) -> tuple[Status, str | None]:
-    result, stop = evidence.result, evidence.stop
+    result, stop, verdict = evidence.result, evidence.stop, evidence.verdict
     if result is not None and result.status in OUTCOMES:
         # The result is the worker's last word: an accident after it changes nothing.
         return result.status, result.reason
-    if stop is not None:
+    if stop is not None and not _was_waiting(stop, verdict):
         return stop.status, stop.reason
-    if evidence.verdict is not None:
-        return evidence.verdict.status, evidence.verdict.reason
+    if verdict is not None:
+        return verdict.status, verdict.reason
     if result is not None:
         return result.status, result.reason
     return _judge_exit(evidence)
+
+
+def _was_waiting(stop: Stop, verdict: Stop | None) -> bool:
+    """Whether a limit only ended a worker that waited for a process of its own, killed for memory."""
+    is_limit = stop.status in (Status.TIMEOUT, Status.STALLED)
+    return is_limit and verdict is not None and verdict.status is Status.OOM_HOST
 
 
 def _judge_exit(evidence: Evidence) -> tuple[Status, str]:

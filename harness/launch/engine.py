@@ -7,8 +7,9 @@ it. What this leaves out: building and pulling images, networks, and every polic
 from __future__ import annotations
 
 import os
+import struct
+import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,6 +25,10 @@ STARTED = ("running", "paused", "restarting", "removing", "exited", "dead")
 
 class EngineGone(Exception):  # noqa: N818 - a state of the engine
     """The engine does not answer; what it was asked may or may not have happened."""
+
+
+class LogError(Exception):
+    """What a container prints could not be written here."""
 
 
 class EngineRefused(Exception):  # noqa: N818 - its own words
@@ -86,8 +91,8 @@ class Engine(Protocol):
     def signal(self, container: str, number: int) -> None:
         """Signal a container's first process; one that does not run ignores it."""
 
-    def read(self, container: str, out: BinaryIO, error: BinaryIO) -> None:
-        """Copy all that a container prints, from its start on, until it ends. Blocks."""
+    def read(self, container: str, out: BinaryIO, error: BinaryIO, *, follows: bool = True) -> None:
+        """Copy what a container has printed; with `follows` wait for more, until it ends."""
 
     def remove(self, container: str) -> None:
         """Kill and remove a container; one that is gone already is fine."""
@@ -135,11 +140,13 @@ def opened(connect: Callable[[], Engine]) -> Iterator[Engine]:
 def reached(connect: Callable[[], Engine]) -> Iterator[Engine]:
     """A connection for a question that can't go without an answer.
 
-    Raises: MachineError too, where the engine goes away.
+    Raises: MachineError too, where the engine goes away or refuses.
     """
     try:
         with opened(connect) as engine:
             yield engine
+    except EngineRefused as error:
+        raise MachineError(f"the container engine refused: {error}") from None
     except EngineGone as error:
         raise MachineError(
             f"the container engine stopped answering ({error}); start it again, then run the same "
@@ -215,23 +222,35 @@ class DockerEngine:
         except EngineRefused:
             return  # it does not run any more
 
-    def read(self, container: str, out: BinaryIO, error: BinaryIO) -> None:
-        """Copy all that a container prints, until it ends.
+    def read(self, container: str, out: BinaryIO, error: BinaryIO, *, follows: bool = True) -> None:
+        """Copy what a container has printed, or prints until it ends.
 
-        By its logs: attaching to a container that has ended already would wait for ever.
+        By its logs: attaching to a container that has ended already would wait for ever. In threads
+        that nobody joins at exit: a container that does not end must not keep the harness from it.
         """
-        with _errors(missing_is_fine=True), ThreadPoolExecutor(2) as pool:
-            copies = [
-                pool.submit(self._copy, container, file, stdout=is_out, stderr=not is_out)
-                for file, is_out in ((out, True), (error, False))
-            ]
-            for copy in copies:
-                copy.result()
+        failures = list[Exception]()
 
-    def _copy(self, container: str, file: BinaryIO, **streams: bool) -> None:
-        for text in self._api.logs(container, stream=True, follow=True, **streams):
-            file.write(text)
-            file.flush()
+        def copy(file: BinaryIO, **streams: bool) -> None:
+            try:
+                with _errors(missing_is_fine=True):
+                    for text in self._api.logs(container, stream=True, follow=follows, **streams):
+                        _write(file, text)
+            except (EngineGone, EngineRefused, LogError) as failure:
+                failures.append(failure)
+
+        threads = [
+            threading.Thread(
+                target=copy, args=(file,), kwargs={"stdout": is_out, "stderr": not is_out},
+                daemon=True,
+            )
+            for file, is_out in ((out, True), (error, False))
+        ]  # fmt: skip
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        if failures:
+            raise failures[0]
 
     def remove(self, container: str) -> None:
         """Kill and remove a container."""
@@ -247,6 +266,14 @@ class DockerEngine:
     def close(self) -> None:
         """Close the connections."""
         self._api.close()
+
+
+def _write(file: BinaryIO, text: bytes) -> None:
+    try:
+        file.write(text)
+        file.flush()
+    except OSError as error:
+        raise LogError(clean(error, 200)) from None
 
 
 def _host_config(order: Order) -> dict[str, Any]:
@@ -294,6 +321,13 @@ def _errors(*, missing_is_fine: bool = False) -> Iterator[None]:
             raise EngineRefused(clean(error.explanation, 400)) from None
     except errors.APIError as error:
         raise EngineRefused(clean(error.explanation or error, 400)) from None
-    except (errors.DockerException, RequestException, HTTPError, OSError, ValueError) as error:
-        # ValueError: a socket that another thread closed under a stream.
+    except (
+        errors.DockerException,
+        RequestException,
+        HTTPError,
+        OSError,
+        ValueError,
+        struct.error,
+    ) as error:
+        # ValueError: a socket that another thread closed under a stream; struct.error: a torn frame.
         raise EngineGone(clean(error, 200)) from None

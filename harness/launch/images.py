@@ -30,8 +30,8 @@ from harness.launch.engine import (
 )
 from harness.text import clean
 
-# What the container does; the study's folder, if there is one yet, is its argument.
-_PROBE = 'if [ -n "$1" ]; then touch "$1" || exit 9; fi; exec harness env'
+# What the container does; a file in the study's folder, if there is one yet, is its argument.
+_PROBE = 'if [ -n "$1" ]; then touch "$1" || exit 9; fi; exec timeout 300 harness env'
 _CAN_NOT_WRITE = 9
 
 
@@ -92,7 +92,7 @@ def look(
     if trl is not None and packages.get("trl") != trl:
         raise MachineError(
             f"image {name} holds TRL {packages.get('trl')}, expected {trl}; build one with it "
-            f"({_how_to_build(name)}), or name another with --image"
+            f"({_how_to_build(name, trl)}) and leave --image out, or name another with --image"
         )
     started = answer.started
     return Looked(
@@ -109,7 +109,8 @@ def _probe(
     labels: Mapping[str, str],
 ) -> Answer:
     container = f"harness-probe-{secrets.token_hex(6)}"
-    nonce = study.absolute() / f".{container}" if study else None
+    # Named so that a study's next command sweeps it, should this one die here.
+    nonce = study.resolve() / f".{container}.tmp" if study else None
     out, errors = BytesIO(), BytesIO()
     order = Order(
         name=container,
@@ -177,7 +178,10 @@ def is_local(pid: int | None, container_id: str) -> bool:
         return False
 
 
-def _how_to_build(image: str) -> str:
-    target = "image" if ":cuda" in image else "image-cpu"
-    version = re.search(r"-trl-([\w.]+)$", image)
-    return f"`make {target}{f' TRL={version[1]}' if version else ''}`"
+def _how_to_build(image: str, trl: str | None = None) -> str:
+    """Name the command that builds an image of ours, or one of another name in its place."""
+    version = trl or next(iter(re.findall(r"-trl-([\w.]+)$", image)), None)
+    word = f" TRL={version}" if version else ""
+    kinds = [kind for kind in ("cuda", "cpu") if f":{kind}" in image] or ["cuda", "cpu"]
+    targets = {"cuda": "image", "cpu": "image-cpu"}
+    return " or ".join(f"`make {targets[kind]}{word}`" for kind in kinds)

@@ -14,6 +14,7 @@ import time
 
 from harness.errors import MachineError
 from harness.launch.engine import EngineGone, EngineRefused, connect, opened
+from harness.launch.images import remove
 
 # A container whose making was under way when the supervisor died appears a moment later.
 LOOKS, PAUSE_S = 3, 1.0
@@ -26,7 +27,7 @@ def reap(label: str, value: str) -> None:
     try:
         with opened(connect) as engine:
             for name in engine.labelled(label, value):
-                engine.remove(name)
+                remove(engine, name)
     except (EngineGone, EngineRefused, MachineError):
         return  # it may be on its way back; the next command looks again
 
