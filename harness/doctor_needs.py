@@ -5,7 +5,7 @@ Nothing is downloaded and no network is touched.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -95,20 +95,15 @@ class Needs:
 
 
 def needs_of(
-    name: str,
-    maps: Mapping[str, str],
-    ground: Ground,
-    cached_bytes: CacheSize,
-    *,
-    has_token: bool,
+    request: Request, ground: Ground, cached_bytes: CacheSize, *, has_token: bool
 ) -> Needs:
-    """Resolve a matrix and reckon what it needs.
+    """Resolve a matrix, or the runs chosen of it, and reckon what they need.
 
-    Raises: ConfigError if the matrix is unknown or wrong.
+    Raises: ConfigError if the matrix is unknown or wrong, or has none of what is chosen.
     """
-    found = resolve(Request(matrix=name, maps=dict(maps)))
+    found = resolve(request)
     matrix = found.loaded.matrix
-    repositories = list_repositories(found.specs, maps, cached_bytes, has_token=has_token)
+    repositories = list_repositories(found.specs, request.maps, cached_bytes, has_token=has_token)
     missing = {
         c: f"{r.name} {r.needs_access}" for r in repositories if r.needs_access for c in r.cells
     }
