@@ -76,6 +76,25 @@ def test_what_is_downloaded_stays_in_a_cache_and_out_of_the_layers():
         assert all(f"--mount=type=cache,target={folder},sharing=locked" in x for x in system)
 
 
+@pytest.mark.parametrize("lacks", [None, "gcc", "g++", "python3"])
+def test_the_archive_is_asked_only_where_the_base_lacks_something(tmp_path, lacks):
+    """A build without a network works on a base that has it all; `python3` answers for venv and headers."""
+    for name in {"gcc", "g++", "python3", "apt-get"} - {lacks}:
+        (tmp_path / name).write_text("#!/bin/sh\n" + "echo asked\n" * (name == "apt-get"))
+        (tmp_path / name).chmod(0o755)
+    scripts = [re.sub(r"^RUN( +--\S+)*", "", x) for x in INSTRUCTIONS if "apt-get" in x]
+    assert len(scripts) == 3
+    for script in scripts:
+        done = subprocess.run(
+            ["/bin/sh", "-c", script],
+            env={"PATH": str(tmp_path)},
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        assert ("asked" in done.stdout) == (lacks is not None and lacks in script), script
+
+
 def test_every_choosable_version_is_a_build_argument_a_label_and_an_argument_of_make():
     for name in CHOOSABLE:
         assert f'ARG {name.upper()}=""' in INSTRUCTIONS
