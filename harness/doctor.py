@@ -46,6 +46,7 @@ from harness.doctor_needs import Needs, needs_of
 from harness.downloads import CacheSize, hub_cache
 from harness.errors import ConfigError
 from harness.hub_token import HubToken, find_token
+from harness.mapping import unread_maps
 from harness.matrix import shipped_matrices
 from harness.measure.container import Limits, Ram, container_signs, read_limits
 from harness.measure.gpus import Gpu, GpuList, list_gpus, visible_gpus
@@ -54,6 +55,7 @@ from harness.outlook import Ground
 from harness.plan import Request
 from harness.planning import look_around
 from harness.rates import load_rates
+from harness.sources import needs as read_by
 
 
 @dataclass(frozen=True)
@@ -161,10 +163,13 @@ def survey() -> Machine:
 def examine(asked: Asked, machine: Machine | None = None, ask: Ask = ask_docker) -> list[Check]:
     """Check the machine against a matrix, or the runs chosen of it.
 
-    Raises: ConfigError if the matrix is unknown or wrong, or has none of what is chosen.
+    Raises: ConfigError if the matrix is unknown or wrong, has none of what is chosen, or reads none of
+    what is mapped.
     """
     machine = machine or survey()
     needs = _needs(asked.request, machine)
+    if unread := unread_maps(asked.maps, read_by(needs.specs)):
+        raise ConfigError(*unread)
     has_hook = shutil.which("nvidia-container-runtime-hook") is not None
     engine, image_torch = check_engine(
         needs, ask, asked.image, machine.environ, __version__, has_hook

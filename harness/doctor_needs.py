@@ -5,7 +5,7 @@ Nothing is downloaded and no network is touched.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -30,6 +30,7 @@ class Needs:
     matrix: Matrix
     specs: tuple[RunSpec, ...]
     repositories: tuple[Repository, ...]
+    maps: Mapping[str, str]  # folders that take a repository's place
     arms: tuple[ArmOutlook, ...]
     output_dir: Path  # of its study, unless told otherwise
     has_gpu: bool  # CUDA would show one here
@@ -112,6 +113,7 @@ def needs_of(
         matrix,
         found.specs,
         tuple(repositories),
+        request.maps,
         tuple(arms),
         output_dir=found.output_dir,
         has_gpu=bool(ground.here),

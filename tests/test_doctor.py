@@ -122,6 +122,13 @@ def test_only_what_is_chosen_of_a_matrix_is_judged(host):
         examine(Asked("blog", filters=("sfft-*",)), host, no_docker)
 
 
+def test_a_map_of_what_no_chosen_run_reads_is_refused_as_bench_refuses_it(host, tmp_path):
+    maps = {"meta-llama/Llama-3.1-8B": str(tmp_path)}
+    examine(Asked("blog", maps=maps, lists_all=True), host, no_docker)
+    with pytest.raises(ConfigError, match="no selected run reads"):
+        examine(Asked("blog", maps=maps, filters=("sft-*",)), host, no_docker)
+
+
 def test_the_disk_of_the_named_folder_is_looked_at(host, tmp_path):
     def results(**options):
         checks = examine(Asked("cpu", **options), host, no_docker)
