@@ -149,7 +149,7 @@ def test_a_benchmark_in_a_container_is_ended_by_the_engine_not_by_the_client(
 ) -> None:
     code = interrupted(tmp_path, signal.SIGINT, BENCH_CONTAINER="harness-7-1")
     assert code == 100 + signal.SIGTERM
-    assert (tmp_path / "asked").read_text() == "stop -t 600 harness-7-1"
+    assert (tmp_path / "asked").read_text() == "stop -t 240 harness-7-1"
 
 
 # doctor.py
