@@ -8,7 +8,7 @@
 ARG BASE_IMAGE=nvidia/cuda:13.0.3-base-ubuntu24.04
 ARG VARIANT=cuda
 
-# ---- What runs need of the system: for the CPU Python alone …
+# ---- What runs need of the system, installed where the base lacks it: for the CPU Python alone …
 FROM ${BASE_IMAGE} AS system-cpu
 RUN --mount=type=cache,target=/var/lib/apt/lists,sharing=locked \
     --mount=type=cache,target=/var/cache/apt,sharing=locked \
@@ -19,8 +19,11 @@ RUN --mount=type=cache,target=/var/lib/apt/lists,sharing=locked \
 FROM ${BASE_IMAGE} AS system-cuda
 RUN --mount=type=cache,target=/var/lib/apt/lists,sharing=locked \
     --mount=type=cache,target=/var/cache/apt,sharing=locked \
-    apt-get update \
-    && apt-get install -y --no-install-recommends g++ gcc libc6-dev python3 python3-dev python3-venv
+    { command -v gcc && command -v g++ \
+      && python3 -c 'import ensurepip, sys; sys.exit(sys.version_info < (3, 11))' \
+      && python3 -c 'import sysconfig; open(sysconfig.get_path("include") + "/Python.h")'; } >/dev/null 2>&1 \
+    || { apt-get update && apt-get install -y --no-install-recommends \
+      g++ gcc libc6-dev python3 python3-dev python3-venv; }
 
 # hadolint ignore=DL3006 # it is one of the two above
 FROM system-${VARIANT} AS system
@@ -33,7 +36,8 @@ ARG PIP_EXTRA_INDEX_URL=""
 ENV PIP_ROOT_USER_ACTION=ignore PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_FIND_LINKS=/wheels
 RUN --mount=type=cache,target=/var/lib/apt/lists,sharing=locked \
     --mount=type=cache,target=/var/cache/apt,sharing=locked \
-    command -v gcc >/dev/null \
+    { command -v gcc \
+      && python3 -c 'import sysconfig; open(sysconfig.get_path("include") + "/Python.h")'; } >/dev/null 2>&1 \
     || { apt-get update && apt-get install -y --no-install-recommends gcc libc6-dev python3-dev; }
 RUN --mount=type=bind,source=constraints.txt,target=/constraints.txt \
     --mount=type=bind,source=wheels,target=/wheels \

@@ -8,11 +8,12 @@ from typing import Any
 
 import click
 
-from harness.options import JSON, MAP, MATRIX, OFFLINE
+from harness.options import BUDGET, FILTER, JSON, MAP, MATRIX, OFFLINE, SEEDS
 
 EXAMPLES = """\b
 Examples:
   harness doctor --matrix blog
+  harness doctor --matrix blog --filter 'sft-*' --seeds 0 --budget short
   harness doctor --all                          what every matrix needs, and what fits here
   harness doctor --matrix blog --image lora-harness:cuda
 """
@@ -21,6 +22,9 @@ Examples:
 # Every option but json is a field of doctor.Asked, by its name there.
 @click.command(epilog=EXAMPLES)
 @MATRIX
+@FILTER
+@SEEDS
+@BUDGET
 @click.option(
     "--output-dir",
     "-o",
@@ -39,10 +43,11 @@ def doctor(is_json: bool, **asked: Any) -> int:
     from harness.doctor import Asked, examine
     from harness.doctor_text import print_checks
 
+    is_whole = not asked["filters"] and asked["seeds"] is None and asked["budget"] is None
     checks = examine(Asked(**asked))
     if is_json:
         for check in checks:
             click.echo(json.dumps(check.as_dict()))
     else:
-        print_checks(checks, asked["matrix"])
+        print_checks(checks, asked["matrix"], is_whole=is_whole)
     return max((check.exit_code for check in checks), default=0)

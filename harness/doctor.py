@@ -46,13 +46,16 @@ from harness.doctor_needs import Needs, needs_of
 from harness.downloads import CacheSize, hub_cache
 from harness.errors import ConfigError
 from harness.hub_token import HubToken, find_token
+from harness.mapping import unread_maps
 from harness.matrix import shipped_matrices
 from harness.measure.container import Limits, Ram, container_signs, read_limits
 from harness.measure.gpus import Gpu, GpuList, list_gpus, visible_gpus
 from harness.measure.nvml import has_host_pids
 from harness.outlook import Ground
+from harness.plan import Request
 from harness.planning import look_around
 from harness.rates import load_rates
+from harness.sources import needs as read_by
 
 
 @dataclass(frozen=True)
@@ -61,9 +64,23 @@ class Asked:
 
     matrix: str
     output_dir: Path | None = None
+    filters: tuple[str, ...] = ()
+    seeds: tuple[int, ...] | None = None
+    budget: str | None = None
     maps: Mapping[str, str] = field(default_factory=dict)
     image: str | None = None  # whose labels count instead of what is installed here
-    lists_all: bool = False  # every shipped matrix, a line each
+    lists_all: bool = False  # every shipped matrix, a line each: all of its runs
+
+    @property
+    def request(self) -> Request:
+        """What `harness bench` would be asked."""
+        return Request(
+            self.matrix,
+            filters=self.filters,
+            seeds=self.seeds,
+            budget=self.budget,
+            maps=dict(self.maps),
+        )
 
 
 @dataclass(frozen=True)
@@ -144,12 +161,15 @@ def survey() -> Machine:
 
 
 def examine(asked: Asked, machine: Machine | None = None, ask: Ask = ask_docker) -> list[Check]:
-    """Check the machine against a matrix.
+    """Check the machine against a matrix, or the runs chosen of it.
 
-    Raises: ConfigError if the matrix is unknown or wrong.
+    Raises: ConfigError if the matrix is unknown or wrong, has none of what is chosen, or reads none of
+    what is mapped.
     """
     machine = machine or survey()
-    needs = _needs(asked.matrix, asked.maps, machine)
+    needs = _needs(asked.request, machine)
+    if unread := unread_maps(asked.maps, read_by(needs.specs)):
+        raise ConfigError(*unread)
     has_hook = shutil.which("nvidia-container-runtime-hook") is not None
     engine, image_torch = check_engine(
         needs, ask, asked.image, machine.environ, __version__, has_hook
@@ -197,14 +217,14 @@ def judge(needs: Needs, machine: Machine, results: Room, trains: Installation) -
     ]
 
 
-def _needs(name: str, maps: Mapping[str, str], machine: Machine) -> Needs:
+def _needs(request: Request, machine: Machine) -> Needs:
     has_token = machine.token.is_found
-    return needs_of(name, maps, machine.ground, machine.cached_bytes, has_token=has_token)
+    return needs_of(request, machine.ground, machine.cached_bytes, has_token=has_token)
 
 
 def _line(name: str, maps: Mapping[str, str], machine: Machine, trains: Installation) -> Check:
     try:
-        needs = _needs(name, maps, machine)
+        needs = _needs(Request(name, maps=dict(maps)), machine)
     except ConfigError as error:
         return Check("matrices", name, "note", f"can't be read: {error.problems[0]}")
     return line(needs, judge(needs, machine, machine.look(needs.output_dir), trains))

@@ -17,7 +17,8 @@ from typing import Any
 from harness.doctor_check import Check, Word, word_if
 from harness.doctor_driver import Torch
 from harness.doctor_needs import Needs
-from harness.stacks import default_image
+from harness.pins import CHOOSABLE
+from harness.stacks import IMAGE, default_image
 from harness.text import clean
 
 ANSWER_S = 5.0
@@ -148,13 +149,10 @@ def _image(
     grave = word_if(is_asked)
     data = _parsed(answer.out) if answer and answer.code == 0 else {}
     if answer is None or not data:
-        service = "harness" if needs.uses_gpu else "harness-cpu"
         said = clean(answer.err, 200) if answer else ""
         missing = not said or "no such image" in said.lower()
         text = f"no image {image}" if missing else f"image {image} can't be inspected: {said}"
-        advice = f"`docker compose build {service}` makes it"
-        if is_asked and image != _default_image(needs, {}):
-            advice = "look for its name with `docker images`, or build it"
+        advice = _how_to_get(image, is_asked, needs)
         return [Check("docker", "image", grave, text, advice, {"image": image})], None
     labels = _labels(data)
     value = {"image": image, "id": data.get("Id"), "labels": labels}
@@ -163,6 +161,22 @@ def _image(
         advice = f"`docker run --rm {image} env` prints them if it is one of the harness's"
         return [Check("docker", "image", "note", text, advice, value)], None
     return _judge(needs, image, labels, grave, harness_version, value)
+
+
+def _how_to_get(image: str, is_asked: bool, needs: Needs) -> str:
+    """Say what makes a missing image.
+
+    Compose builds the pinned TRL under any name: it is advised only where the name tells of no version.
+    """
+    versions = "".join(rf"(?:-{name}-([\w.]+))?" for name in CHOOSABLE)
+    ours = re.fullmatch(rf"{re.escape(IMAGE)}:(cuda|cpu){versions}", image)
+    if ours:
+        variant, *found = ours.groups()
+        asked = [f" {n.upper()}={v}" for n, v in zip(CHOOSABLE, found, strict=True) if v]
+        return f"`make image{'-cpu' if variant == 'cpu' else ''}{''.join(asked)}` makes it"
+    if is_asked:
+        return "look for its name with `docker images`, or build it"
+    return f"`docker compose build {'harness' if needs.uses_gpu else 'harness-cpu'}` makes it"
 
 
 def _judge(

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 
 from harness.doctor_check import Check, gigabytes, word_if
 from harness.doctor_needs import Needs
 from harness.downloads import Repository
 from harness.hub_token import HubToken
+from harness.mapping import missing_files
 
 _PLACES = {
     "folder": "is in a local folder",
@@ -29,7 +31,11 @@ def check_token(
         text = "none: the Hub is asked anonymously"
         if not gated:
             return Check("hub", "token", "ok", f"{text}, which does for this matrix", value=value)
-        advice = "`hf auth login`, or put a token into a file and name it with HF_TOKEN_PATH"
+        advice = (
+            "name the token's file with HF_TOKEN_FILE, before `docker compose` or in .env"
+            if is_container
+            else "`hf auth login`, or put a token into a file and name it with HF_TOKEN_PATH"
+        )
         text += f", and {', '.join(gated)} {'is' if len(gated) == 1 else 'are'} gated"
         return Check("hub", "token", "problem", text, advice, value)
     text = f"from {token.origin}"
@@ -51,6 +57,8 @@ def check_repositories(needs: Needs, *, is_offline: bool, is_container: bool) ->
     return [
         _smollm2(r, is_offline, is_container)
         if r.name == "smollm2" and r.place == "hub"
+        else _folder(r, needs.maps[r.name])
+        if r.name in needs.maps
         else _repository(r, needs.matrix.name, is_offline)
         for r in needs.repositories
     ]
@@ -83,6 +91,17 @@ def _repository(repository: Repository, matrix: str, is_offline: bool) -> Check:
         text += "; it is not in the catalog, so whether it is gated is not known"
         return Check("hub", kind, "note", text, value=value)
     return Check("hub", kind, "ok", text, value=value)
+
+
+def _folder(repository: Repository, folder: str) -> Check:
+    """Look into the folder that takes a repository's place, as `harness bench` will."""
+    kind, name = repository.kind, repository.name
+    value = repository.model_dump(mode="json", exclude={"cells", "needs_access"})
+    lack = missing_files(kind, Path(folder).expanduser())
+    if lack is None:
+        return Check("hub", kind, "ok", f"{name} is in the local folder {folder}", value=value)
+    advice = f"name the folder that holds it with --map {name}=FOLDER, or leave the option out"
+    return Check("hub", kind, "problem", f"{name} is mapped to {folder}: {lack}", advice, value)
 
 
 def _smollm2(repository: Repository, is_offline: bool, is_container: bool) -> Check:

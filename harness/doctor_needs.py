@@ -30,6 +30,7 @@ class Needs:
     matrix: Matrix
     specs: tuple[RunSpec, ...]
     repositories: tuple[Repository, ...]
+    maps: Mapping[str, str]  # folders that take a repository's place
     arms: tuple[ArmOutlook, ...]
     output_dir: Path  # of its study, unless told otherwise
     has_gpu: bool  # CUDA would show one here
@@ -95,20 +96,15 @@ class Needs:
 
 
 def needs_of(
-    name: str,
-    maps: Mapping[str, str],
-    ground: Ground,
-    cached_bytes: CacheSize,
-    *,
-    has_token: bool,
+    request: Request, ground: Ground, cached_bytes: CacheSize, *, has_token: bool
 ) -> Needs:
-    """Resolve a matrix and reckon what it needs.
+    """Resolve a matrix, or the runs chosen of it, and reckon what they need.
 
-    Raises: ConfigError if the matrix is unknown or wrong.
+    Raises: ConfigError if the matrix is unknown or wrong, or has none of what is chosen.
     """
-    found = resolve(Request(matrix=name, maps=dict(maps)))
+    found = resolve(request)
     matrix = found.loaded.matrix
-    repositories = list_repositories(found.specs, maps, cached_bytes, has_token=has_token)
+    repositories = list_repositories(found.specs, request.maps, cached_bytes, has_token=has_token)
     missing = {
         c: f"{r.name} {r.needs_access}" for r in repositories if r.needs_access for c in r.cells
     }
@@ -117,6 +113,7 @@ def needs_of(
         matrix,
         found.specs,
         tuple(repositories),
+        request.maps,
         tuple(arms),
         output_dir=found.output_dir,
         has_gpu=bool(ground.here),

@@ -20,8 +20,11 @@ _STYLES = {"ok": "green", "note": "yellow", "problem": "bold red"}
 _TITLES = {"gpu": "GPU", "hub": "Hub", "docker": "Docker"}
 
 
-def print_checks(checks: Sequence[Check], matrix: str) -> None:
-    """Print every finding, a group for each part of the machine, and a closing line."""
+def print_checks(checks: Sequence[Check], matrix: str, *, is_whole: bool = True) -> None:
+    """Print every finding, a group for each part of the machine, and a closing line.
+
+    `is_whole`: whether all runs of the matrix were asked about.
+    """
     out = Console(width=None if sys.stdout.isatty() else PIPE_WIDTH, highlight=False)
     listed = [check for check in checks if check.section != "matrices"]
     width = max(len(check.name) for check in listed)
@@ -32,21 +35,21 @@ def print_checks(checks: Sequence[Check], matrix: str) -> None:
     if lines:
         out.print(Text("matrices", style="bold"))
         out.print(_matrices(lines))
-    out.print(Text(harmless(closing(listed, matrix)), style="bold"))
+    out.print(Text(harmless(closing(listed, matrix, is_whole=is_whole)), style="bold"))
 
 
-def closing(checks: Sequence[Check], matrix: str) -> str:
+def closing(checks: Sequence[Check], matrix: str, *, is_whole: bool = True) -> str:
     """Say how many problems there are, and what to do first."""
     problems = sum(check.word == "problem" for check in checks)
     notes = sum(check.word == "note" for check in checks)
     also = f" ({plural(notes, 'note')})" if notes else ""
     first = first_problem(checks)
+    asked = f"matrix {matrix!r}" if is_whole else f"what was chosen of matrix {matrix!r}"
     if first is None:
-        return (
-            f"no problems for matrix {matrix!r}{also}: `harness bench --matrix {matrix}` can start"
-        )
+        chosen = "" if is_whole else " with the same --filter, --seeds and --budget"
+        return f"no problems for {asked}{also}: `harness bench --matrix {matrix}`{chosen} can start"
     do = first.advice or first.text
-    return f"{plural(problems, 'problem')} for matrix {matrix!r}{also}. First, {first.name}: {do}"
+    return f"{plural(problems, 'problem')} for {asked}{also}. First, {first.name}: {do}"
 
 
 def _group(checks: Sequence[Check], width: int) -> Table:

@@ -46,13 +46,7 @@ def check_maps(
     repository that no run reads, and every difference from how the study began.
     """
     known = known or Sources()
-    names = [n.repository for n in needed]
-    problems = [
-        f"--map {name}={folder}: no selected run reads {name!r}{did_you_mean(name, names)}; "
-        + (f"they read {', '.join(names)}" if names else "they read nothing from the Hub")
-        for name, folder in maps.items()
-        if name not in names
-    ]
+    problems = unread_maps(maps, needed)
     mapped = {}
     for need in needed:
         before = known.find(need.repository)
@@ -73,6 +67,17 @@ def check_maps(
     if problems:
         raise ConfigError(*problems)
     return mapped
+
+
+def unread_maps(maps: Mapping[str, str], needed: Sequence[Need]) -> list[str]:
+    """Say of each map whose repository no run reads that none does."""
+    names = [n.repository for n in needed]
+    return [
+        f"--map {name}={folder}: no selected run reads {name!r}{did_you_mean(name, names)}; "
+        + (f"they read {', '.join(names)}" if names else "they read nothing from the Hub")
+        for name, folder in maps.items()
+        if name not in names
+    ]
 
 
 def missing_files(kind: Kind, folder: Path) -> str | None:

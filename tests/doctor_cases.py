@@ -8,6 +8,7 @@ from typing import Any
 
 from harness.doctor_needs import Needs, needs_of
 from harness.measure.gpus import Gpu, GpuList
+from harness.plan import Request
 from harness.planning import look_around
 from tests.plan_matrix import CARD
 
@@ -49,8 +50,7 @@ def needs(
     ground, _ = look_around(CARD, None, found, None)
     size = 10**12  # whole, whatever the repository
     return needs_of(
-        name,
-        dict(maps),
+        Request(name, maps=dict(maps)),
         ground,
         lambda _kind, repository: size if repository in cached else None,
         has_token=has_token,

@@ -178,6 +178,12 @@ def test_a_refusal_of_github_is_said_in_one_line(github: GitHub, event: Path) ->
         ("[ref]: https://x.example", "["),
         ("<!-- lora-harness: benchmark -->", "<!--"),
         ("# a headline", "# a"),
+        ("_www.evil.example_", "www."),
+        ("_gh-1", "gh-1"),
+        ("```\nswallowed", "```"),
+        ("`\0``", "```"),
+        ("~~~~\nswallowed", "~~~"),
+        ("$x$ and $$y$$", "$"),
     ],
 )
 def test_nothing_in_a_strangers_text_acts(
@@ -186,7 +192,18 @@ def test_nothing_in_a_strangers_text_acts(
     monkeypatch.syspath_prepend(str(SCRIPTS))
     shown = importlib.import_module("comment").defuse(text)
     assert acts not in shown
-    assert acts in text
+    assert acts in text.replace("\0", "")
+
+
+def test_a_brief_that_grows_when_it_is_made_harmless_still_fits_into_a_comment(
+    github: GitHub, event: Path
+) -> None:
+    github.answers.update(answers(archive(brief__md="[" * 16_384)))
+    assert run_script("comment", **github.variables(event)).returncode == 0
+    [(_, body)] = github.writes()
+    assert len(body["body"]) < 65_536
+    assert body["body"].startswith(MARKER)
+    assert body["body"].rstrip().endswith("the rest is in the run's artifacts.")
 
 
 def test_a_brief_of_ours_is_shown_as_it_stands(monkeypatch: pytest.MonkeyPatch) -> None:

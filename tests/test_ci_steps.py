@@ -149,7 +149,28 @@ def test_a_benchmark_in_a_container_is_ended_by_the_engine_not_by_the_client(
 ) -> None:
     code = interrupted(tmp_path, signal.SIGINT, BENCH_CONTAINER="harness-7-1")
     assert code == 100 + signal.SIGTERM
-    assert (tmp_path / "asked").read_text() == "stop -t 600 harness-7-1"
+    assert (tmp_path / "asked").read_text() == "stop -t 240 harness-7-1"
+
+
+# doctor.py
+
+
+def test_doctor_judges_the_runs_that_bench_trains_next(tmp_path: Path) -> None:
+    note = "import sys\nprint(*sys.argv[1:], sep='\\n')\nsys.exit(7)\n"
+    command = str(shim(tmp_path / "bin", "harness", note))
+    choice = {
+        "BENCH_MATRIX": "blog",
+        "BENCH_BUDGET": "short",
+        "BENCH_FILTER": "$(id); --all",
+        "BENCH_SEEDS": "0-1",
+    }
+    asked = run_script("doctor", command, **choice, BENCH_OUTPUT_DIR="x", BENCH_REHEARSE="true")
+    trained = run_script("bench", command, **choice)
+    assert asked.returncode == trained.returncode == 7
+    _, *options = asked.stdout.splitlines()
+    assert asked.stdout.splitlines()[0] == "doctor"
+    assert options == trained.stdout.splitlines()[1:5]
+    assert "--filter=$(id); --all" in options
 
 
 # summary.py

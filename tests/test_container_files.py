@@ -20,6 +20,7 @@ INSTRUCTIONS = re.sub(r"^\s*#.*\n", "", DOCKERFILE, flags=re.M).replace("\\\n", 
 LAST_STAGE = INSTRUCTIONS[max(i for i, x in enumerate(INSTRUCTIONS) if x.startswith("FROM ")) :]
 COMPOSE: dict[str, Any] = YAML(typ="safe").load((ROOT / "docker-compose.yml").read_text("utf-8"))
 SERVICES = COMPOSE["services"]
+PASSED_ON = {"CUDA_VISIBLE_DEVICES", "HF_HUB_OFFLINE"}
 MAKEFILE = (ROOT / "Makefile").read_text(encoding="utf-8")
 
 
@@ -73,6 +74,25 @@ def test_what_is_downloaded_stays_in_a_cache_and_out_of_the_layers():
     assert len(system) == 3
     for folder in ("/var/lib/apt/lists", "/var/cache/apt"):
         assert all(f"--mount=type=cache,target={folder},sharing=locked" in x for x in system)
+
+
+@pytest.mark.parametrize("lacks", [None, "gcc", "g++", "python3"])
+def test_the_archive_is_asked_only_where_the_base_lacks_something(tmp_path, lacks):
+    """A build without a network works on a base that has it all; `python3` answers for venv and headers."""
+    for name in {"gcc", "g++", "python3", "apt-get"} - {lacks}:
+        (tmp_path / name).write_text("#!/bin/sh\n" + "echo asked\n" * (name == "apt-get"))
+        (tmp_path / name).chmod(0o755)
+    scripts = [re.sub(r"^RUN( +--\S+)*", "", x) for x in INSTRUCTIONS if "apt-get" in x]
+    assert len(scripts) == 3
+    for script in scripts:
+        done = subprocess.run(
+            ["/bin/sh", "-c", script],
+            env={"PATH": str(tmp_path)},
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        assert ("asked" in done.stdout) == (lacks is not None and lacks in script), script
 
 
 def test_every_choosable_version_is_a_build_argument_a_label_and_an_argument_of_make():
@@ -174,10 +194,20 @@ def test_a_container_may_do_no_more_than_it_needs(service):
 
 @pytest.mark.parametrize("service", SERVICES)
 def test_the_token_is_a_file_and_never_an_environment_variable(service):
-    assert SERVICES[service]["environment"] == {"HF_TOKEN_PATH": "/run/secrets/hf_token"}
+    environment = SERVICES[service]["environment"]
+    assert {k: v for k, v in environment.items() if "TOKEN" in k} == {
+        "HF_TOKEN_PATH": "/run/secrets/hf_token"
+    }
     assert SERVICES[service]["secrets"] == ["hf_token"]
     assert COMPOSE["secrets"] == {"hf_token": {"file": "${HF_TOKEN_FILE:-./secrets/anonymous}"}}
     assert (ROOT / "secrets" / "anonymous").read_bytes() == b""
+
+
+@pytest.mark.parametrize("service", SERVICES)
+def test_a_hosts_variable_is_passed_on_and_an_unset_one_stays_unset(service):
+    """An empty CUDA_VISIBLE_DEVICES hides every GPU; only an entry without a value is never empty."""
+    environment = SERVICES[service]["environment"]
+    assert {name for name, value in environment.items() if value is None} == PASSED_ON
 
 
 def test_stopping_leaves_time_to_end_the_workers_and_to_seal_the_study():
@@ -190,6 +220,6 @@ def test_stopping_leaves_time_to_end_the_workers_and_to_seal_the_study():
 
 
 def test_every_variable_of_compose_is_explained_in_the_example():
-    used = set(re.findall(r"\$\{([A-Z_]+)", (ROOT / "docker-compose.yml").read_text()))
+    used = set(re.findall(r"\$\{([A-Z_]+)", (ROOT / "docker-compose.yml").read_text())) | PASSED_ON
     explained = set(re.findall(r"^#([A-Z_]+)=", (ROOT / ".env.example").read_text(), flags=re.M))
     assert used - {name.upper() for name in CHOOSABLE} == explained

@@ -104,6 +104,31 @@ def test_an_unknown_matrix_is_refused(host):
         examine(Asked("blgo"), host, no_docker)
 
 
+def test_only_what_is_chosen_of_a_matrix_is_judged(host):
+    def found(**options):
+        checks = {c.name: c for c in examine(Asked("blog", **options), host, no_docker)}
+        return checks["needs"].value, checks["token"].word
+
+    whole, token = found()
+    assert (whole["runs"], token) == (84, "problem")
+    part, token = found(
+        filters=("grpo-qwen8b-*",), seeds=(0,)
+    )  # the only pair without a gated model
+    assert (part["runs"], token) == (2, "ok")
+    assert part["download_bytes"] < whole["download_bytes"]
+    short, _ = found(budget="short")
+    assert short["gpu_hours"] < whole["gpu_hours"]
+    with pytest.raises(ConfigError, match="matches no run"):
+        examine(Asked("blog", filters=("sfft-*",)), host, no_docker)
+
+
+def test_a_map_of_what_no_chosen_run_reads_is_refused_as_bench_refuses_it(host, tmp_path):
+    maps = {"meta-llama/Llama-3.1-8B": str(tmp_path)}
+    examine(Asked("blog", maps=maps, lists_all=True), host, no_docker)
+    with pytest.raises(ConfigError, match="no selected run reads"):
+        examine(Asked("blog", maps=maps, filters=("sft-*",)), host, no_docker)
+
+
 def test_the_disk_of_the_named_folder_is_looked_at(host, tmp_path):
     def results(**options):
         checks = examine(Asked("cpu", **options), host, no_docker)
@@ -200,6 +225,10 @@ def test_the_closing_line_counts_and_says_what_to_do_first():
         "2 problems for matrix 'blog' (2 notes). First, driver: update it"
     )
     assert closing([software], "blog").endswith("First, packages: missing trl")
+    assert closing([], "blog", is_whole=False) == (
+        "no problems for what was chosen of matrix 'blog': `harness bench --matrix blog` with the same "
+        "--filter, --seeds and --budget can start"
+    )
 
 
 def test_findings_are_printed_in_groups(capsys):
@@ -240,6 +269,12 @@ def test_the_command_answers_in_json_and_in_words(tmp_path, monkeypatch, capfd):
     assert cli.run(["doctor", "--image", "x"]) == 7
     assert "First, engine: install Docker Engine" in capfd.readouterr().out
     assert cli.run(["doctor", "-m", "cpuu"]) == 2
+    assert cli.run(["doctor", "--json", "--filter", "grpo-*", "--seeds", "0,1"]) == 0
+    rows = [json.loads(text) for text in capfd.readouterr().out.splitlines()]
+    assert next(row for row in rows if row["name"] == "needs")["value"]["runs"] == 4
+    assert cli.run(["doctor", "--seeds", "0-1"]) == 0
+    assert "no problems for what was chosen of matrix 'cpu'" in capfd.readouterr().out
+    assert cli.run(["doctor", "--budget", "short"]) == 2
     assert cli.run(["doctor", "--map", "x"]) == 2
 
 

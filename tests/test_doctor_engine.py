@@ -163,13 +163,31 @@ def test_a_missing_image_names_what_makes_it():
     found, torch = checks(Docker())
     assert (found["image"].word, found["image"].sentence, torch) == (
         "note",
-        "no image lora-harness:cpu; `docker compose build harness-cpu` makes it",
+        "no image lora-harness:cpu; `make image-cpu` makes it",
         None,
     )
-    assert "build harness`" in checks(Docker(), "lora-harness:cuda", "blog")[0]["image"].advice
+    assert checks(Docker(), "lora-harness:cuda", "blog")[0]["image"].advice.startswith(
+        "`make image`"
+    )
+    mine = checks(Docker(), environ={"HARNESS_IMAGE_CPU": "mine:1"})[0]["image"]
+    assert mine.advice == "`docker compose build harness-cpu` makes it"
     asked = checks(Docker(), "other:1")[0]["image"]
     assert (asked.word, asked.text) == ("problem", "no image other:1")
     assert "docker images" in asked.advice
+
+
+@pytest.mark.parametrize(
+    ("tag", "command"),
+    [
+        ("cuda-trl-1.14.2", "make image TRL=1.14.2"),
+        ("cpu-trl-1.14.2", "make image-cpu TRL=1.14.2"),
+        ("cuda-trl-1.14.2-peft-0.20.0-vllm-none", "make image TRL=1.14.2 PEFT=0.20.0 VLLM=none"),
+    ],
+)
+def test_an_image_for_a_release_is_made_by_make_as_compose_would_build_the_pinned_one(tag, command):
+    name = f"lora-harness:{tag}"
+    for found, _ in (checks(Docker(), name), checks(Docker(), environ={"HARNESS_IMAGE_CPU": name})):
+        assert found["image"].advice == f"`{command}` makes it"
 
 
 def test_an_image_that_can_not_be_inspected_keeps_the_engines_words():

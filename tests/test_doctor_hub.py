@@ -42,6 +42,15 @@ def test_gated_repositories_need_a_token():
     assert check.value["gated"] == [r.name for r in needs("blog").repositories if r.is_gated]
 
 
+def test_in_a_container_the_tokens_file_is_named_outside_of_it():
+    check = token(HubToken(), is_container=True)
+    assert check.word == "problem"
+    assert (
+        check.advice
+        == "name the token's file with HF_TOKEN_FILE, before `docker compose` or in .env"
+    )
+
+
 def test_gated_repositories_that_are_here_need_none():
     names = tuple(r.name for r in needs("blog").repositories if r.is_gated)
     assert check_token(needs("blog", cached=names), HubToken(), {}, is_container=False).word == "ok"
@@ -124,11 +133,21 @@ def test_a_public_repository_has_a_size_and_a_gated_one_its_terms():
     )
 
 
-def test_what_is_cached_or_mapped_is_not_fetched():
-    found = repositories(cached=(LLAMA,), maps=(("openai/gsm8k", "/data/gsm8k"),))
+def test_what_is_cached_or_mapped_is_not_fetched(tmp_path: Path):
+    (tmp_path / "train.parquet").touch()
+    found = repositories(cached=(LLAMA,), maps=(("openai/gsm8k", str(tmp_path)),))
     assert found[LLAMA].sentence == f"{LLAMA} is in the cache, 1,000.0 GB"
-    assert found["openai/gsm8k"].sentence == "openai/gsm8k is in a local folder"
+    assert found["openai/gsm8k"].sentence == f"openai/gsm8k is in the local folder {tmp_path}"
     assert {found[LLAMA].word, found["openai/gsm8k"].word} == {"ok"}
+
+
+def test_a_mapped_folder_that_is_not_what_it_is_taken_for_is_a_problem(tmp_path: Path):
+    maps = ((LLAMA, str(tmp_path / "nope")), ("openai/gsm8k", str(tmp_path)))
+    found = repositories(maps=maps)
+    assert (found[LLAMA].word, found["openai/gsm8k"].word) == ("problem", "problem")
+    assert f"{LLAMA} is mapped to {tmp_path}/nope: the folder does not exist" in found[LLAMA].text
+    assert f"--map {LLAMA}=FOLDER" in found[LLAMA].advice
+    assert "holds no rows" in found["openai/gsm8k"].text
 
 
 def test_a_download_that_broke_off_says_what_is_left():

@@ -13,6 +13,7 @@ from harness.doctor_matrix import check_extras, check_fit, check_needs, first_pr
 from harness.doctor_needs import Needs, download_text, needs_of
 from harness.matrix import expand, parse_matrix
 from harness.measure.gpus import GpuList
+from harness.plan import Request
 from harness.planning import look_around
 from tests.doctor_cases import H100, gpus, needs
 from tests.plan_matrix import CARD
@@ -25,7 +26,7 @@ def on(name: str, *there) -> tuple[Needs, GpuList]:
     """A matrix on other GPUs."""
     found = GpuList(there)
     ground, _ = look_around(CARD, None, found, None)
-    return needs_of(name, {}, ground, lambda *_: None, has_token=True), found
+    return needs_of(Request(name), ground, lambda *_: None, has_token=True), found
 
 
 def test_the_needs_of_a_gpu_matrix_in_a_sentence():

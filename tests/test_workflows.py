@@ -186,6 +186,27 @@ def test_a_gpu_benchmark_is_never_cancelled_for_another_and_never_a_pull_request
     )
 
 
+def test_a_study_is_sealed_before_github_ends_a_cancelled_job() -> None:
+    """Five minutes after *cancel*; the step and the script behind it grant the same time."""
+    workflow = (ROOT / ".github" / "workflows" / "gpu.yml").read_text()
+    script = (ROOT / ".github" / "scripts" / "bench.py").read_text()
+    granted = re.findall(r"docker stop -t (\d+)", workflow)
+    granted += re.findall(r"^SEALING_S = (\d+)", script, re.MULTILINE)
+    assert len(granted) == 2
+    assert len(set(granted)) == 1
+    assert int(granted[0]) < 300
+
+
+def test_nightly_spends_gpu_hours_once_and_only_on_a_release_that_runs_on_a_cpu() -> None:
+    gpu = load(ROOT / ".github" / "workflows" / "nightly.yml")["jobs"]["gpu"]
+    assert {"ask", "cpu"} <= set(gpu["needs"])
+    assert not re.search(r"\b(always|failure|cancelled)\(", gpu["if"]), "or it runs after a failure"
+    study = gpu["with"]["study"]
+    assert "outputs.newest" in study
+    assert "outputs.pinned" in study
+    assert study.replace("inputs.again && format('-{0}', github.run_id)", "").count("run_id") == 0
+
+
 def test_scripts_in_yaml_are_short_and_hold_no_expression() -> None:
     for where, step in steps():
         run = step.get("run", "")

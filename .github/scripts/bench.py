@@ -25,7 +25,7 @@ OPTIONS = {
     "BENCH_OUTPUT_DIR": "--output-dir",
 }
 SOME_RUNS_FAILED = 3
-SEALING_S = 600
+SEALING_S = 240  # GitHub ends a cancelled job after five minutes, the steps after this one included
 MEANINGS = {
     2: "the inputs name something that is not there, or doesn't fit; every problem is listed above",
     SOME_RUNS_FAILED: "some runs failed; the report shows each with its reason",

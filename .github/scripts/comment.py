@@ -24,13 +24,19 @@ ARTIFACT = "brief"
 MEMBER = "brief.md"
 MAX_ARTIFACT_BYTES = 64 * 1024
 MAX_MEMBER_BYTES = 16 * 1024
+MAX_BODY_CHARACTERS = 65_000  # GitHub takes 65,536; a brief grows when it is made harmless
+CUT = "\n\n… the rest is in the run's artifacts."
 MARKER = "<!-- lora-harness: benchmark -->"
 BOT = "github-actions[bot]"
 BROKEN = (zipfile.BadZipFile, KeyError, RuntimeError, NotImplementedError, EOFError, zlib.error)
 # Marks that could notify people, close or link issues, load images or hide text; a space of no width
-# keeps them readable. Brackets and `<` become entities, which Markdown never takes for a link or a tag.
+# keeps them readable. Brackets, `<` and `$` become entities, which Markdown never takes for a link, a tag
+# or a formula.
 HARMLESS = str.maketrans(
-    {"&": "&amp;", "<": "&lt;", "[": "&#91;", "@": "@\u200b", "#": "#\u200b", "\r": "", "\0": ""}
+    {
+        **{"&": "&amp;", "<": "&lt;", "[": "&#91;", "$": "&#36;", "@": "@\u200b", "#": "#\u200b"},
+        **{"\r": "", "\0": ""},
+    }
 )
 
 
@@ -86,22 +92,25 @@ def read_member(archive: bytes) -> str:
 
 
 def defuse(text: str) -> str:
-    """Take out of a stranger's Markdown whatever acts: mentions, references, links, images, tags."""
+    """Take out of a stranger's Markdown what acts: mentions, references, links, images, tags, fences."""
     text = text.translate(HARMLESS).replace("://", ":\u200b//")
-    text = re.sub(r"(?i)\b(www)\.", "\\1\u200b.", text)
-    return re.sub(r"(?i)\b(gh)-(?=\d)", "\\1\u200b-", text).strip()
+    # After an underscore GitHub links too, where `\b` sees no boundary.
+    text = re.sub(r"(?i)(?<![A-Za-z0-9])(www)\.", "\\1\u200b.", text)
+    text = re.sub(r"(?i)(?<![A-Za-z0-9])(gh)-(?=\d)", "\\1\u200b-", text)
+    return re.sub(r"`{3,}|~{3,}", lambda fence: "\u200b".join(fence[0]), text).strip()
 
 
 def body_of(run: dict[str, Any], brief: str) -> str:
     """The whole comment; our words first, so that nothing below can swallow them."""
     home = f"{os.environ['GITHUB_SERVER_URL']}/{os.environ['GITHUB_REPOSITORY']}"
     address = f"{home}/actions/runs/{run['id']}"
-    return (
+    head = (
         f"{MARKER}\n### Benchmark of {run['head_sha'][:12]}\n\n"
         f"[The run]({address}) ended in *{run['conclusion']}*; its artifacts hold the report. "
         "Everything below was written by this pull request's own code.\n\n---\n\n"
-        f"{defuse(brief)}\n"
     )
+    shown, room = defuse(brief), MAX_BODY_CHARACTERS - len(head) - len(CUT)
+    return f"{head}{shown if len(shown) <= room else shown[:room] + CUT}\n"
 
 
 def put(number: int, body: str) -> None:
