@@ -46,6 +46,7 @@ ORDER = (
     "hub",
     "measure",
     "stats",
+    "power",
     "integrity",
     "summary",
     "ratios",
