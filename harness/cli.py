@@ -19,6 +19,7 @@ from harness.browse import matrix, runs
 from harness.checkup import doctor
 from harness.errors import EXIT_INTERRUPTED, ConfigError, HarnessError, StudyError
 from harness.exchange import fetch, publish
+from harness.flops import flops
 from harness.options import JSON, STUDY, Commands
 from harness.planning import plan
 
@@ -72,7 +73,7 @@ def cli() -> None:
     """
 
 
-for command in (bench, runs, matrix, plan, doctor, fetch, publish):
+for command in (bench, runs, matrix, plan, doctor, fetch, publish, flops):
     cli.add_command(command)
 
 

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from itertools import accumulate, pairwise
 
 from rich.console import Console
-from rich.table import Table
 from rich.text import Text
 
 from harness.activations import Term
 from harness.downloads import Repository
 from harness.outlook import ArmOutlook, Purse
 from harness.spec import Matrix
-from harness.terminal import PIPE_WIDTH
+from harness.terminal import answer_console, plain_table
 from harness.text import duration, harmless, number, plural, scaled
 
 UNKNOWN = "unknown"
@@ -35,7 +33,7 @@ def print_plan(
     purse: Purse | None,
 ) -> None:
     """Print everything that a plan found."""
-    out = Console(width=None if sys.stdout.isatty() else PIPE_WIDTH, highlight=False)
+    out = answer_console()
     _say(out, f"{matrix.name}: {matrix.title}", "bold")
     _say(out, note)
     _repositories(out, repositories)
@@ -47,7 +45,7 @@ def print_plan(
 
 
 def _repositories(out: Console, repositories: Sequence[Repository]) -> None:
-    table = _table("kind", "repository", "where", "size", "to fetch", "gated", "licence")
+    table = plain_table("kind", "repository", "where", "size", "to fetch", "gated", "licence")
     for repository in repositories:
         gated = {None: UNKNOWN, True: "yes", False: "no"}[repository.is_gated]
         cells = (
@@ -77,7 +75,7 @@ def _arm(out: Console, arm: ArmOutlook) -> None:
         "bold",
     )
     if arm.memory is not None:
-        table = _table("  term", "GiB", "what")
+        table = plain_table("  term", "GiB", "what")
         table.columns[1].justify = "right"
         for term, gib in zip(arm.memory.terms, shown_gib(arm.memory.terms), strict=True):
             table.add_row(f"  {term.name}", gib, Text(harmless(term.note)))
@@ -152,13 +150,6 @@ def _purse(out: Console, purse: Purse) -> None:
     ):
         if cells:
             _say(out, f"  {word}: {', '.join(cells)}")
-
-
-def _table(*columns: str) -> Table:
-    table = Table(box=None, pad_edge=False)
-    for name in columns:
-        table.add_column(name, overflow="fold")
-    return table
 
 
 def _say(out: Console, text: str, style: str = "") -> None:

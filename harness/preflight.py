@@ -8,17 +8,12 @@ Embedded models and generated rows can't be wrong in this way, so a matrix of th
 
 from __future__ import annotations
 
-import json
-import os
-import subprocess
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 
-from pydantic import ValidationError
-
+from harness.asking import ask_worker
 from harness.catalog import DATASETS
-from harness.errors import ConfigError, MachineError
-from harness.launch.local import FIXED_VARIABLES
+from harness.errors import ConfigError
 from harness.sources import is_repository
 from harness.spec import Frozen, RunSpec
 from harness.text import harmless, plural
@@ -44,37 +39,12 @@ def check_sources(
     looked_at = [s for s in specs if s.dataset.name in DATASETS or is_repository(s.model.source)]
     if not looked_at:
         return []
-    findings = _ask(looked_at, places, command)
+    question = {"places": dict(places), "specs": [s.model_dump(mode="json") for s in looked_at]}
+    findings = ask_worker(command, question, Finding, "the check of models and datasets")
     problems = _joined(f for f in findings if f.kind == "problem")
     if problems:
         raise ConfigError(*problems)
     return _joined(f for f in findings if f.kind == "note")
-
-
-def _ask(
-    specs: Sequence[RunSpec], places: Mapping[str, str], command: Sequence[str]
-) -> list[Finding]:
-    question = {"places": dict(places), "specs": [s.model_dump(mode="json") for s in specs]}
-    answer = subprocess.run(
-        list(command),
-        input=json.dumps(question).encode(),
-        capture_output=True,
-        check=False,
-        # It only reads folders: no GPU to wake, no network to ask.
-        env={**os.environ, **FIXED_VARIABLES, "CUDA_VISIBLE_DEVICES": "", "HF_HUB_OFFLINE": "1"},
-    )
-    try:
-        findings = [Finding.model_validate_json(x) for x in answer.stdout.splitlines() if x.strip()]
-    except ValidationError:
-        findings, answer.returncode = [], answer.returncode or -1
-    if answer.returncode != 0:
-        said = [harmless(x)[:300] for x in answer.stderr.decode(errors="replace").splitlines()[-5:]]
-        raise MachineError(
-            f"the check of models and datasets ended with {answer.returncode}; it said:"
-            + "".join(f"\n    {line}" for line in said)
-            + "\nRun `harness doctor`."
-        )
-    return findings
 
 
 def _joined(findings: Iterable[Finding]) -> list[str]:

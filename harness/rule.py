@@ -22,6 +22,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from harness.power import MOST_SEEDS, seeds_needed
 from harness.record import OUTCOMES, Status
 from harness.stats import Estimate
 from harness.summary import RunSummary
@@ -97,10 +98,23 @@ def decide(
         if baseline.lost:
             return "inconclusive", f"{_loss(baseline)}, so the others can't refute a match."
         return "refuted", f"Even the interval's favourable end is worse by more than {margin:g}."
-    return _match(worse.high, margin, gain, [side for side in (arm, baseline) if side.lost])
+    lossy = [side for side in (arm, baseline) if side.lost]
+    return _match(worse.high, margin, gain, lossy, _more_seeds(worse.n, worse.sd, margin))
 
 
-def _match(high: float, margin: float, gain: float | None, lossy: Sequence[Side]) -> Verdict:
+def _more_seeds(seeds: int, sd: float, margin: float) -> str:
+    """Say how many seeds would tell, going by the spread of those that are there."""
+    needed = seeds_needed(margin, sd)
+    if needed is None:
+        return f"at this spread more than {MOST_SEEDS} seeds would be needed"
+    if needed <= seeds:  # so many would have done, had the difference been none
+        return "more seeds would narrow it"
+    return f"at this spread about {needed} seeds would show a match, if there is one"
+
+
+def _match(
+    high: float, margin: float, gain: float | None, lossy: Sequence[Side], more: str
+) -> Verdict:
     """Decide between 'supported' and what keeps an arm from it."""
     if gain is None or gain < margin:
         return "inconclusive", (
@@ -109,8 +123,7 @@ def _match(high: float, margin: float, gain: float | None, lossy: Sequence[Side]
         )
     if high >= margin:
         return "inconclusive", (
-            f"The interval reaches {high:+.3g}, beyond the margin of {margin:g}; more seeds "
-            "would narrow it."
+            f"The interval reaches {high:+.3g}, beyond the margin of {margin:g}; {more}."
         )
     if lossy:
         losses = "; ".join(_loss(side) for side in lossy)

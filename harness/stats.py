@@ -11,7 +11,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from scipy import stats as scipy_stats
+from scipy import special
 
 CONFIDENCE = 0.95
 
@@ -41,7 +41,7 @@ def mean_interval(values: Sequence[float], confidence: float = CONFIDENCE) -> Es
     if n == 1:
         return Estimate(mean, None, None, 1, None)
     sd = math.sqrt(math.fsum((v - mean) ** 2 for v in values) / (n - 1))
-    quantile = float(scipy_stats.t.ppf((1 + confidence) / 2, n - 1))
+    quantile = float(special.stdtrit(n - 1, (1 + confidence) / 2))
     half = quantile * sd / math.sqrt(n)
     return Estimate(mean, mean - half, mean + half, n, sd)
 

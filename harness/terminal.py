@@ -45,7 +45,7 @@ def run_line(run: RunView) -> dict[str, Any]:
 
 def print_runs(view: StudyView) -> None:
     """Print a table of a study's runs."""
-    table = _table("run", "status", "attempts", "metric", "wall s", "reason")
+    table = plain_table("run", "status", "attempts", "metric", "wall s", "reason")
     for run in view.runs:
         line = run_line(run)
         value, wall = line["final_value"], line["wall_s"]
@@ -58,16 +58,18 @@ def print_runs(view: StudyView) -> None:
             line["reason"] or "",
         )
         table.add_row(*(Text(harmless(c)) for c in cells))
-    _stdout().print(table)
+    answer_console().print(table)
 
 
 def print_findings(view: StudyView) -> None:
     """Print a study's finding as a sentence, and a row for every arm that was judged."""
-    console = _stdout()
+    console = answer_console()
     console.print(Text(headline(view), style="bold"))
     for banner in banners(view):
         console.print(Text(harmless(banner.text), style="yellow"))
-    table = _table("pair", "arm", "worse by", "interval", "margin", "memory", "tokens/s", "verdict")
+    table = plain_table(
+        "pair", "arm", "worse by", "interval", "margin", "memory", "tokens/s", "verdict"
+    )
     rows = findings_rows(view)
     for row in rows:
         cells = (
@@ -79,12 +81,14 @@ def print_findings(view: StudyView) -> None:
         console.print(Text(harmless(caution), style="yellow"))
 
 
-def _table(*columns: str) -> Table:
+def plain_table(*columns: str) -> Table:
+    """Make a table without lines; what is too long for its column goes on below."""
     table = Table(box=None, pad_edge=False)
     for name in columns:
         table.add_column(name, overflow="fold")
     return table
 
 
-def _stdout() -> Console:
-    return Console(width=None if sys.stdout.isatty() else PIPE_WIDTH)
+def answer_console() -> Console:
+    """Make the console of a command's answer: stdout, at a fixed width where that is no terminal."""
+    return Console(width=None if sys.stdout.isatty() else PIPE_WIDTH, highlight=False)

@@ -83,7 +83,20 @@ def test_a_whole_interval_above_the_margin_is_refuted():
 def test_an_interval_that_reaches_over_the_margin_is_inconclusive():
     got = finding("sft-micro", [0.50, 0.51, 0.52], [0.49, 0.53, 0.52])
     assert got.word == "inconclusive"
-    assert "more seeds" in got.reason
+    assert "about 7 seeds would show a match" in got.reason
+
+
+def test_more_seeds_than_the_spread_asks_for_are_not_counted_off():
+    """Six that lie just below the margin: so many would have done, had the arms been alike."""
+    lora = [0.517, 0.532, 0.536, 0.523, 0.527, 0.539]
+    got = finding("sft-micro", [0.50, 0.51, 0.52] * 2, lora)
+    assert got.word == "inconclusive"
+    assert "more seeds would narrow it" in got.reason
+
+
+def test_a_spread_that_no_number_of_seeds_overcomes_is_said():
+    got = finding("sft-micro", [0.5, 1.5, 0.2], [0.2, 0.6, 1.6])
+    assert "more than 1000 seeds" in got.reason
 
 
 @pytest.mark.parametrize("seeds", [1, 2])
