@@ -17,8 +17,8 @@ from typing import Any
 from harness.doctor_check import Check, Word, word_if
 from harness.doctor_driver import Torch
 from harness.doctor_needs import Needs
-from harness.pins import CHOOSABLE
-from harness.stacks import IMAGE, default_image
+from harness.pins import make_command
+from harness.stacks import default_image
 from harness.text import clean
 
 ANSWER_S = 5.0
@@ -168,12 +168,9 @@ def _how_to_get(image: str, is_asked: bool, needs: Needs) -> str:
 
     Compose builds the pinned TRL under any name: it is advised only where the name tells of no version.
     """
-    versions = "".join(rf"(?:-{name}-([\w.]+))?" for name in CHOOSABLE)
-    ours = re.fullmatch(rf"{re.escape(IMAGE)}:(cuda|cpu){versions}", image)
-    if ours:
-        variant, *found = ours.groups()
-        asked = [f" {n.upper()}={v}" for n, v in zip(CHOOSABLE, found, strict=True) if v]
-        return f"`make image{'-cpu' if variant == 'cpu' else ''}{''.join(asked)}` makes it"
+    command = make_command(image)
+    if command:
+        return f"{command} makes it"
     if is_asked:
         return "look for its name with `docker images`, or build it"
     return f"`docker compose build {'harness' if needs.uses_gpu else 'harness-cpu'}` makes it"

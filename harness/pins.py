@@ -27,6 +27,7 @@ from harness.releases import is_before, unfit_pairing
 
 VARIANTS = ("cuda", "cpu")
 CHOOSABLE = ("trl", "transformers", "peft", "vllm")
+IMAGE = "lora-harness"  # repository of the images that the Makefile builds
 EXTRAS = ("smollm2", "trackio")
 NO_VLLM = "none"  # VLLM=none: a CUDA image without vLLM
 # transformers 4 needs a huggingface_hub before 1.0: the newest of each that goes with it.
@@ -168,6 +169,18 @@ def _check_asked(asked: Mapping[str, str], variant: str, project: Project) -> No
             problems.append(f"{argument}={version}: the harness needs {name} {bound} or newer")
     if problems:
         raise ConfigError(*problems)
+
+
+def make_command(image: str, trl: str | None = None) -> str | None:
+    """Name the command that builds an image of ours, of that TRL; None if its name is not ours."""
+    versions = "".join(rf"(?:-{name}-([\w.]+))?" for name in CHOOSABLE)
+    ours = re.fullmatch(rf"{re.escape(IMAGE)}:(cuda|cpu){versions}", image)
+    if ours is None:
+        return None
+    variant, *found = ours.groups()
+    asked = dict(zip(CHOOSABLE, found, strict=True)) | ({"trl": trl} if trl else {})
+    words = "".join(f" {name.upper()}={version}" for name, version in asked.items() if version)
+    return f"`make image{'-cpu' if variant == 'cpu' else ''}{words}`"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from harness.errors import ConfigError
+from harness.pins import IMAGE
 
-IMAGE = "lora-harness"  # repository of the images that the Makefile builds
 _VERSION = re.compile(r"\d+(\.\d+){1,3}((a|b|rc|\.dev|\.post)\d+)*")
 _PLACE = "{trl}"
 

@@ -63,7 +63,7 @@ def test_without_a_study_nothing_is_mounted(engine):
     ("name", "command"),
     [
         ("lora-harness:cuda", "`make image`"),
-        ("lora-harness:cpu-x", "`make image-cpu`"),
+        ("lora-harness:cpu-peft-0.19.0", "`make image-cpu PEFT=0.19.0`"),
         ("lora-harness:cpu-trl-1.14.2", "`make image-cpu TRL=1.14.2`"),
         ("me/harness:1", "`make image` or `make image-cpu`"),
     ],

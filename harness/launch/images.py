@@ -8,7 +8,6 @@ out: building images.
 from __future__ import annotations
 
 import json
-import re
 import secrets
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -28,6 +27,7 @@ from harness.launch.engine import (
     explain,
     reached,
 )
+from harness.pins import make_command
 from harness.text import clean
 
 # What the container does; a file in the study's folder, if there is one yet, is its argument.
@@ -179,9 +179,6 @@ def is_local(pid: int | None, container_id: str) -> bool:
 
 
 def _how_to_build(image: str, trl: str | None = None) -> str:
-    """Name the command that builds an image of ours, or one of another name in its place."""
-    version = trl or next(iter(re.findall(r"-trl-([\w.]+)$", image)), None)
-    word = f" TRL={version}" if version else ""
-    kinds = [kind for kind in ("cuda", "cpu") if f":{kind}" in image] or ["cuda", "cpu"]
-    targets = {"cuda": "image", "cpu": "image-cpu"}
-    return " or ".join(f"`make {targets[kind]}{word}`" for kind in kinds)
+    """Name the command that builds an image of ours, or one that would do in another's place."""
+    word = f" TRL={trl}" if trl else ""
+    return make_command(image, trl) or f"`make image{word}` or `make image-cpu{word}`"
