@@ -14,9 +14,8 @@ import os
 import re
 import secrets
 import signal
-import subprocess
-import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, Self
 
@@ -37,7 +36,7 @@ from harness.launch.engine import (
 )
 from harness.launch.images import Looked, is_local, look, owner_of, remove
 from harness.launch.local import worker_variables
-from harness.launch.reaper import ORDERLY
+from harness.launch.reaper import reaping
 from harness.measure.environment import VARIABLES
 from harness.record import Container
 from harness.spec import RunSpec
@@ -72,27 +71,20 @@ class DockerLauncher:
         self._handles: list[Handle] = []
         self._looked: Looked | None = None
         self._study: Path | None = None
-        self._reaper: subprocess.Popen[bytes] | None = None
+        self._reaping: AbstractContextManager[None] | None = None
 
     def __enter__(self) -> Self:
         self._sweep()
-        command = [sys.executable, "-m", "harness.launch.reaper", SUPERVISOR_LABEL, self._token]
-        # In a session of its own: what ends the supervisor's group must not end it too.
-        self._reaper = subprocess.Popen(
-            command,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            start_new_session=True,
-        )
+        self._reaping = reaping(SUPERVISOR_LABEL, self._token)
+        self._reaping.__enter__()
         return self
 
     def __exit__(self, *exc: object) -> None:
         for handle in self._handles:
             handle.close()
-        if self._reaper is not None:
-            self._reaper.communicate(ORDERLY)  # it removes what may be left, and ends
-            self._reaper = None
+        if self._reaping is not None:
+            self._reaping.__exit__(None, None, None)
+            self._reaping = None
 
     def check(self, specs: Sequence[RunSpec], study: Path | None = None) -> None:
         """Look whether engine and image are fit for these runs, and see the study's folder.
@@ -101,7 +93,8 @@ class DockerLauncher:
         """
         self._study = study
         labels = self._labels if study is None else {**self._labels, **_study_label(study)}
-        self._looked = look(self._connect, self._image, self._trl, study, labels)
+        with reaping(SUPERVISOR_LABEL, self._token):
+            self._looked = look(self._connect, self._image, self._trl, study, labels)
         problems = image_problems(
             specs, {k for k, v in self._looked.packages.items() if v}, self._image
         )

@@ -9,8 +9,11 @@ had come to, which the next command reads from its folder.
 
 from __future__ import annotations
 
+import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from harness.errors import MachineError
 from harness.launch.engine import EngineGone, EngineRefused, connect, opened
@@ -20,6 +23,24 @@ from harness.launch.images import remove
 LOOKS, PAUSE_S = 3, 1.0
 # What a supervisor says that ends in order: everything it started is known to have been started.
 ORDERLY = b"done"
+
+
+@contextmanager
+def reaping(label: str, value: str) -> Iterator[None]:
+    """See that containers with a label are gone once the block has ended, however it ends."""
+    command = [sys.executable, "-m", "harness.launch.reaper", label, value]
+    # In a session of its own: what ends the supervisor's group must not end it too.
+    process = subprocess.Popen(
+        command,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    try:
+        yield
+    finally:
+        process.communicate(ORDERLY)  # it removes what may be left, and ends
 
 
 def reap(label: str, value: str) -> None:
