@@ -21,7 +21,8 @@ from harness.launch.docker import (
     DockerLauncher,
     end_left_over,
 )
-from harness.launch.engine import EngineGone, Order, connect
+from harness.launch.docker_engine import connect
+from harness.launch.engine import EngineGone, Order
 from harness.record import Container
 from harness.spec import Model, Parallel
 from tests.fake_engine import TELLS, FakeEngine, ended

@@ -15,7 +15,7 @@ import re
 import secrets
 import signal
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import AbstractContextManager
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, Self
 
@@ -25,15 +25,8 @@ from harness.errors import MachineError
 from harness.files import disk_errors
 from harness.launch import Handle, Launch
 from harness.launch.contained import ContainerHandle
-from harness.launch.engine import (
-    Engine,
-    EngineRefused,
-    LogError,
-    Order,
-    connect,
-    explain,
-    reached,
-)
+from harness.launch.docker_engine import connect
+from harness.launch.engine import Engine, EngineRefused, LogError, Order, explain, reached
 from harness.launch.images import Looked, is_local, look, owner_of, remove
 from harness.launch.local import worker_variables
 from harness.launch.reaper import reaping
@@ -71,20 +64,17 @@ class DockerLauncher:
         self._handles: list[Handle] = []
         self._looked: Looked | None = None
         self._study: Path | None = None
-        self._reaping: AbstractContextManager[None] | None = None
+        self._reaping = ExitStack()
 
     def __enter__(self) -> Self:
         self._sweep()
-        self._reaping = reaping(SUPERVISOR_LABEL, self._token)
-        self._reaping.__enter__()
+        self._reaping.enter_context(reaping(SUPERVISOR_LABEL, self._token))
         return self
 
     def __exit__(self, *exc: object) -> None:
         for handle in self._handles:
             handle.close()
-        if self._reaping is not None:
-            self._reaping.__exit__(None, None, None)
-            self._reaping = None
+        self._reaping.close()
 
     def check(self, specs: Sequence[RunSpec], study: Path | None = None) -> None:
         """Look whether engine and image are fit for these runs, and see the study's folder.

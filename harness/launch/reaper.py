@@ -16,7 +16,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from harness.errors import MachineError
-from harness.launch.engine import EngineGone, EngineRefused, connect, opened
+from harness.launch.docker_engine import connect
+from harness.launch.engine import EngineGone, EngineRefused, opened
 from harness.launch.images import remove
 
 # A container whose making was under way when the supervisor died appears a moment later.
