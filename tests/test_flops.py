@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 
 import pytest
 
@@ -29,11 +30,17 @@ def test_lines_hold_the_counts_and_then_the_ratios(capsys):
     assert ratio["linear"] == pytest.approx(ratio["closed_form"], rel=0.01)
 
 
-def test_a_table_says_what_it_counts(capsys):
+def test_a_table_says_what_it_counts(capsys, monkeypatch):
+    lines = [
+        {"model": SMALL, "rank": rank, "tokens": 64, "linear": n, "attention": 10, "head": 0}
+        for rank, n in ((None, 90), (1, 60))
+    ]
+    program = f"print({chr(10).join(map(json.dumps, lines))!r})"
+    monkeypatch.setattr("harness.flops.COMMAND", (sys.executable, "-c", program))
     assert run(["flops", "--model", SMALL, "--rank", "1", "--tokens", "64"]) == 0
     out = capsys.readouterr().out
     assert "over 64 tokens" in out
-    assert "0.668" in out
+    assert out.splitlines()[-1].split() == [SMALL, "1", "0.667", "0.668", "0.700", "0.100"]
 
 
 def test_models_that_are_not_known_are_listed_together(capsys):

@@ -93,6 +93,7 @@ def test_fetch_brings_what_is_read_and_nothing_that_could_run(hub, folder):
     assert not (folder / "results").exists()
 
 
+@pytest.mark.slow
 def test_offline_reads_the_cache_and_touches_no_network(hub, folder):
     online = lines(fetch(hub, folder, "--json"))
     hub.requests.clear()

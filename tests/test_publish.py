@@ -77,6 +77,7 @@ def keep_adapter(study: Path) -> str:
     return run_id
 
 
+@pytest.mark.slow
 def test_a_report_becomes_a_space_that_shows_it(hub, study):
     answer = publish(hub, study, "--private", "--json")
     assert answer.returncode == 0, answer.stderr
