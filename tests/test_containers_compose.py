@@ -123,7 +123,7 @@ def test_a_stopped_study_is_sealed_and_the_same_command_completes_it(
     compose: Compose, ready: Ready, results: Path
 ):
     give(ready, results, FOREIGN)
-    long = short(40, "sft-steps.*")
+    long = short(40, "sft-steps.full.*")
     name = fresh_name("stopped")
     process = compose.start(name, *long, results=results, user=FOREIGN)
     wait_until(lambda: _steps(results) > 3, 120)
@@ -170,17 +170,3 @@ def test_without_nvidia_s_runtime_the_engine_refuses_the_gpu_service_and_doctor_
     checks = {c["name"]: c["text"] for c in map(json.loads, told.stdout.splitlines())}
     assert words in checks["gpu runtime"]
     assert "NVIDIA Container Toolkit" in checks["gpu runtime"]
-
-
-def test_two_studies_at_once_on_one_core_know_of_each_other(
-    compose: Compose, ready: Ready, results: Path
-):
-    give(ready, results, FOREIGN)
-    with compose.hold("[Slot(0, None)]"):
-        # Another user's, through the cache volume: each container has a temporary folder of its own.
-        words = ("--cpu-list", "0", "harness", *short(2, "sft-steps.full.*"), "--no-report")
-        second = compose.run(
-            *words, results=results, user=FOREIGN, options=("--entrypoint", "taskset")
-        )
-    assert second.returncode == 0, second.stderr
-    assert "core 0 is used by another study too" in second.stderr
