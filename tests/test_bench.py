@@ -346,3 +346,14 @@ def test_two_studies_on_one_core_are_told_so():
         told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout
         assert told.count("core=") == 2
         assert f"'{first[0].name}'" in told
+
+
+def test_a_study_that_shares_its_cores_says_so_before_it_trains(folder):
+    cores = [Slot(core, None) for core in sorted(os.sched_getaffinity(0))]
+    listener = Listener()
+    with hold(cores, len(cores)):
+        run(folder, listener, filters=("sft-micro.full.s0",))
+    texts = [event.text for event in listener.events if event.kind == "problem"]
+    assert any(
+        "is used by another study too: times and memory will be disturbed" in t for t in texts
+    )
