@@ -195,7 +195,9 @@ def test_the_seed_and_the_weights_decide_what_vllm_samples(judged):
 
 def test_judging_leaves_training_s_random_numbers_and_gives_signs_of_life(judged):
     assert not any(found["moved_training"] for found in judged.values())
-    assert judged["vllm"]["beats"] == 1024  # completions
+    # One a completion. vLLM iterates over a second bar while it renders prompts: that one counts
+    # once in a while, by the clock.
+    assert 1024 <= judged["vllm"]["beats"] < 1124
     assert judged["transformers"]["beats"] == 4  # batches
 
 
