@@ -12,7 +12,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from harness.catalog import ModelFacts
-from harness.spec import Count, Frozen, RunSpec
+from harness.frozen import Count, Frozen
+from harness.spec import RunSpec
 from harness.workload import Workload
 
 # TRL from 1.15 scores tokens in tiles of the head's output and never holds all logits.

@@ -14,8 +14,8 @@ from typing import Any, TypeVar
 from pydantic import ValidationError
 
 from harness.errors import MachineError
+from harness.frozen import Frozen
 from harness.launch.local import FIXED_VARIABLES
-from harness.spec import Frozen
 from harness.text import harmless
 
 M = TypeVar("M", bound=Frozen)

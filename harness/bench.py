@@ -11,10 +11,11 @@ import os
 import signal
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from types import FrameType
+from typing import Any
 
 from harness import __version__
 from harness.errors import ConfigError, NewerFormatError, RunsFailed, StudyError
@@ -23,7 +24,7 @@ from harness.launch import Launch, Launcher
 from harness.launch.watch import Limits
 from harness.mapping import check_maps
 from harness.parity import Resolved, undeclared_in_study
-from harness.plan import Plan, Request, make_plan, study_of
+from harness.plan import Plan, Request, make_plan, runs_with, study_of
 from harness.preflight import COMMAND as PREFLIGHT
 from harness.preflight import check_sources
 from harness.progress import Display, Event
@@ -31,6 +32,7 @@ from harness.record import Record, Status
 from harness.recovery import recover, utc_text
 from harness.report import render_report
 from harness.schedule import Conditions, Schedule
+from harness.selection import choose, grid_points
 from harness.slots import Slot, hold, processes
 from harness.sources import needs, read_sources, write_sources
 from harness.spec import RunSpec
@@ -73,6 +75,7 @@ def bench(
     store.prepare()
     with store.lock():
         store.sweep()
+        plan = replace(plan, **known_runs(store, plan, request))
         study = study_of(store, plan, request)
         # Before signals are caught: Ctrl-C ends a download at once.
         obtained = _obtain(store, plan, request, launcher, display, preflight)
@@ -92,21 +95,55 @@ def _bench(
 ) -> Outcome:
     with _signals() as signals, display:
         desk = Desk(store, launcher, display, plan, signals, obtained)
-        for spec in plan.specs:
-            desk.note(spec, _known_record(store, spec, display))
-        desk.refuse_undeclared()
-        pending = [s for s in plan.specs if not _is_done(desk.records[s.run_id], request)]
-        needed = max(1, sum(processes(spec) for spec in pending))
-        with hold(plan.slots, min(plan.places, needed)) as (slots, shared):
-            display.emit(_plan_event(plan, slots, len(plan.specs) - len(pending)))
-            for name in shared if pending else ():
-                text = f"{name} is used by another study too: times and memory will be disturbed"
-                display.emit(Event("problem", text, {"slot": name}))
-            if pending:
-                _run(request, desk, pending, slots)
+        while True:
+            _round(request, desk)
+            more = {} if signals else known_runs(store, desk.plan, request)
+            if not more or more["specs"] == desk.plan.specs:
+                break
+            desk.plan = replace(desk.plan, **more)
+            store.write_study(study_of(store, desk.plan, request))
         view = _finish(desk, request)
     statuses = {k: r.status if r else None for k, r in desk.records.items()}
     return Outcome(store, statuses, signals[0] if signals else None, view)
+
+
+def _round(request: Request, desk: Desk) -> None:
+    """Run what is planned and not done: the runs that are known so far."""
+    plan, display = desk.plan, desk.display
+    for spec in plan.specs:
+        if spec.run_id not in desk.records:
+            desk.note(spec, _known_record(desk.store, spec, display))
+    desk.refuse_undeclared()
+    pending = [s for s in plan.specs if not _is_done(desk.records[s.run_id], request)]
+    needed = max(1, sum(processes(spec) for spec in pending))
+    with hold(plan.slots, min(plan.places, needed)) as (slots, shared):
+        display.emit(_plan_event(plan, slots, len(plan.specs) - len(pending)))
+        for name in shared if pending else ():
+            text = f"{name} is used by another study too: times and memory will be disturbed"
+            display.emit(Event("problem", text, {"slot": name}))
+        if pending:
+            _run(request, desk, pending, slots)
+
+
+def known_runs(store: Store, plan: Plan, request: Request) -> dict[str, Any]:
+    """Return a plan's runs as far as the rates are chosen that they train with, as its fields."""
+    matrix = plan.loaded.matrix
+    if matrix.selection is None or not store.exists():
+        return {"specs": plan.specs, "later": plan.later}
+    planned = [run for run in store.read_study().planned if run.grid_rate is not None]
+    points = grid_points((run, _readable(store, run.run_id)) for run in planned)
+    specs, later = runs_with(matrix, request, choose(matrix, points))
+    return {"specs": specs, "later": later}
+
+
+def _readable(store: Store, run_id: str) -> Record | None:
+    """A run's record; None if there is none, or none that can be read: it will run again."""
+    try:
+        return store.read_record(run_id)
+    except NewerFormatError:
+        raise
+    except StudyError:
+        return None
 
 
 def _obtain(
@@ -123,14 +160,14 @@ def _obtain(
         display.emit(Event("note", text, {}))
 
     known = read_sources(store)
-    pending = unfinished(store, plan.specs, request)
+    pending = unfinished(store, plan.foreseen, request)
     if not pending:
         check_maps(request.maps, needs(plan.specs), known)
         return Obtained()
     launcher.check(pending, store.root)
     is_quiet = not display.has_bars
-    obtained = obtain(plan.specs, request.maps, known, tell, is_quiet=is_quiet)
-    for note in check_sources(plan.specs, obtained.places, preflight):
+    obtained = obtain(plan.foreseen, request.maps, known, tell, is_quiet=is_quiet)
+    for note in check_sources(plan.foreseen, obtained.places, preflight):
         tell(note)
     return obtained
 
@@ -258,9 +295,11 @@ def _known_record(store: Store, spec: RunSpec, display: Display) -> Record | Non
 
 def _plan_event(plan: Plan, slots: Sequence[Slot], done: int) -> Event:
     kept = f", {done} finished before and kept" if done else ""
+    waits = len(plan.later)
+    later = f", {waits} more once their rates are chosen" if waits else ""
     places, jobs = ", ".join(s.name for s in slots), min(plan.jobs, len(slots))
     text = (
-        f"matrix {plan.loaded.matrix.name}: {len(plan.specs)} runs{kept}, {jobs} side by side "
+        f"matrix {plan.loaded.matrix.name}: {len(plan.specs)} runs{kept}{later}, {jobs} side by side "
         f"({places}); study folder {plan.output_dir}"
     )
     data = {"study": str(plan.output_dir), "runs": [s.run_id for s in plan.specs], "done": done}

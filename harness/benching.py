@@ -123,6 +123,13 @@ Examples:
 )
 @BUDGET
 @click.option(
+    "--seed-block",
+    type=click.IntRange(min=0, max=1000),
+    default=0,
+    metavar="N",
+    help="the same matrix on other seeds: every seed plus N times 10,000, in a study of its own",
+)
+@click.option(
     "--rehearse",
     "rehearses",
     is_flag=True,

@@ -32,7 +32,7 @@ def runs_ls(study: Path, is_json: bool) -> int:
 
     view = load_view(Store(study))
     if is_json:
-        for run in view.runs:
+        for run in view.every_run:
             click.echo(json.dumps(run_line(run)))
     else:
         print_runs(view)
@@ -204,13 +204,13 @@ def _find_run(study: Path, wanted: str) -> tuple[RunView, list[str]]:
 
     view = load_view(Store(study))
     matching = [
-        r for r in view.runs
-        if wanted in (r.planned.run_id, f"{r.planned.pair}.{r.planned.arm}.s{r.planned.seed}")
+        r for r in view.every_run
+        if wanted in (r.planned.run_id, r.planned.cell)
     ]  # fmt: skip
     if matching:
         run_id = matching[0].planned.run_id
         return matching[0], [p for p in view.problems if run_id in p]
-    known = [r.planned.run_id for r in view.runs]
+    known = [r.planned.run_id for r in view.every_run]
     raise ConfigError(
         f"run {wanted!r} is not in this study{did_you_mean(wanted, known)}; `harness runs ls` lists them"
     )

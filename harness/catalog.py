@@ -11,7 +11,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from harness.spec import Frozen
+from harness.frozen import Frozen
 
 Architecture = Literal["llama", "qwen2", "qwen3", "smollm3"]
 

@@ -12,6 +12,8 @@ from typing import Literal
 
 from pydantic import Field
 
+from harness.frozen import Frozen
+from harness.claim_checks import UNITS
 from harness.ratios import (
     Interval,
     MemoryComparison,
@@ -20,7 +22,7 @@ from harness.ratios import (
     interval_of,
 )
 from harness.rule import Cells, Side, Verdict, Word, decide, gather
-from harness.spec import Frozen, Matrix, Method, Pair
+from harness.spec import Matrix, Method, Pair
 from harness.stats import paired_difference
 
 REHEARSED: Verdict = (
@@ -32,7 +34,6 @@ UNDECLARED: Verdict = (
     "The arms differ in trainer arguments that the matrix does not declare, so a difference would not "
     "be the method's alone.",
 )
-UNITS: dict[str, str] = {"nll": "nats per completion token", "reward": "reward"}
 
 # How the sentence calls the first comparison of a lens; the table gives the statistic in full.
 SHORT_STATISTICS: dict[str, str] = {
@@ -174,7 +175,7 @@ def _judge_arm(
         tokens_per_s_ratio=compare_field(ours.runs, theirs.runs, shared, "trained_tokens_per_s"),
         step_time_ratio=compare_field(ours.runs, theirs.runs, shared, "step_s_median"),
         seeds=shared,
-        lost=(*_lost_cells(name, ours), *_lost_cells(name, theirs)),
+        lost=(*cell_losses(name, ours), *cell_losses(name, theirs)),
     )
 
 
@@ -188,7 +189,8 @@ def _untrained(*sides: Side) -> float | None:
     return _mean(run.base_value for run in runs if run.base_value is not None)
 
 
-def _lost_cells(pair: str, side: Side) -> list[str]:
+def cell_losses(pair: str, side: Side) -> list[str]:
+    """Name an arm's runs that gave nothing to compare, and why."""
     return [f"{pair}.{side.name}.s{seed}: {why}" for seed, why in side.lost.items()]
 
 

@@ -12,8 +12,8 @@ from __future__ import annotations
 from pydantic import Field
 
 from harness.catalog import ModelFacts
+from harness.frozen import Count, Frozen, PositiveInt
 from harness.sizes import count_groups, count_lora
-from harness.spec import Count, Frozen, PositiveInt
 
 TARGETS = "all-linear"  # PEFT's word: every linear layer but the output head
 

@@ -13,9 +13,10 @@ from __future__ import annotations
 from pydantic import Field
 
 from harness.catalog import ModelFacts
+from harness.frozen import Count, Frozen
 from harness.rates import GpuRates
 from harness.sizes import count_groups, count_lora
-from harness.spec import Count, Frozen, RunSpec
+from harness.spec import RunSpec
 from harness.workload import Workload, argument
 
 

@@ -14,7 +14,8 @@ from pydantic import Field
 
 from harness.caches import smollm2_is_cached
 from harness.catalog import DATASETS, MODELS
-from harness.spec import Count, Frozen, RunSpec
+from harness.frozen import Count, Frozen
+from harness.spec import RunSpec
 from harness.workload import CHECKPOINT_BYTES
 
 Kind = Literal["model", "dataset"]

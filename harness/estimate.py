@@ -18,9 +18,10 @@ from harness.activations import (
     logits,
 )
 from harness.catalog import ModelFacts
+from harness.frozen import Frozen
 from harness.rates import RateCard
 from harness.sizes import ParameterGroups, count_groups, count_lora
-from harness.spec import Frozen, RunSpec
+from harness.spec import RunSpec
 from harness.text import memory as in_gib
 from harness.workload import CHECKPOINT_BYTES, Pool, Workload
 

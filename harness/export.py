@@ -61,7 +61,7 @@ def data_json(view: StudyView, figures: Figures, generated_utc: str) -> bytes:
         "parameters": _parameters(view),
         "reward_integrity": integrity_data(view),
         "environments": known,
-        "runs": [{**_run(r), "environment_index": _place(r, known)} for r in view.runs],
+        "runs": [{**_run(r), "environment_index": _place(r, known)} for r in view.every_run],
         "figures": {
             pair: {"curves": asdict(curves), "memory": asdict(trace) if trace else None}
             for pair, (curves, trace) in figures.items()
@@ -75,7 +75,7 @@ def data_json(view: StudyView, figures: Figures, generated_utc: str) -> bytes:
 
 def runs_csv(view: StudyView) -> bytes:
     """Write one row per planned run; units stand in the column names."""
-    rows = [_csv_row(run) for run in view.runs]
+    rows = [_csv_row(run) for run in view.every_run]
     lenses = sorted({k for row in rows for k in row if k.endswith("_training_bytes")})
     columns = [*(k for k in (rows[0] if rows else {}) if k not in lenses), *lenses]
     out = io.StringIO()
@@ -112,7 +112,8 @@ def _run(run: RunView) -> dict[str, Any]:
         "summary": run.summary.model_dump(mode="json") if run.summary else None,
         "sampler": record.sampler.model_dump(mode="json") if record and record.sampler else None,
         "result": result.model_dump(mode="json") if result else None,
-        "resolved_config": run.resolved_config,
+        # A run of a grid differs from the arm's own in its rate and seed: said once.
+        "resolved_config": {} if run.planned.grid_rate else run.resolved_config,
     }
 
 
@@ -130,6 +131,7 @@ def _csv_row(run: RunView) -> dict[str, Any]:
         "pair": text.csv_cell(run.planned.pair),
         "arm": text.csv_cell(run.planned.arm),
         "seed": run.planned.seed,
+        "grid_rate": run.planned.grid_rate,
         "status": record.status.value if record else "not run",
         "attempts": len(record.attempts) if record else 0,
         "reason": text.csv_cell(record.reason or "" if record else ""),

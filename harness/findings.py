@@ -75,8 +75,8 @@ class Banner:
 def headline(view: StudyView) -> str:
     """Return the finding as one sentence."""
     if scale_of(view) == "rehearsal":
-        ok = sum(r.record is not None and r.record.status is Status.OK for r in view.runs)
-        return f"Rehearsal: {ok} of {text.plural(len(view.runs), 'run')} went through."
+        ok = sum(r.record is not None and r.record.status is Status.OK for r in view.every_run)
+        return f"Rehearsal: {ok} of {text.plural(len(view.every_run), 'run')} went through."
     return text.clean(sentence(view.findings))
 
 
@@ -145,8 +145,8 @@ def scale_of(view: StudyView) -> str:
 
 def _shortfall(view: StudyView) -> str:
     """Say how many runs are missing or did not end ok; nothing if none."""
-    total = len(view.runs)
-    records = [r.record for r in view.runs if r.record is not None]
+    total = len(view.every_run)
+    records = [r.record for r in view.every_run if r.record is not None]
     finished = sum(record.is_done for record in records)
     bad = sum(record.status is not Status.OK for record in records)
     parts = []

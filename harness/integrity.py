@@ -13,8 +13,8 @@ from collections.abc import Sequence
 
 from pydantic import Field
 
+from harness.frozen import Frozen
 from harness.record import UNCLOSED_SHARE, UNPARSEABLE_SHARE, UNSCORED_SHARE, StepRow
-from harness.spec import Frozen
 
 # Above these the reward could hardly teach anything, whatever the verdict.
 MOST_UNPARSEABLE = 0.5

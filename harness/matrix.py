@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import fnmatch
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,11 +19,13 @@ from typing import Any
 from pydantic import ValidationError
 
 from harness.arguments import check_arguments, known_arguments
+from harness.claim_checks import check_claims
 from harness.errors import ConfigError, did_you_mean
+from harness.frozen import content_hash
 from harness.matrix_checks import applied_overrides, check_matrix
 from harness.matrix_file import explain, keep_plain, place, read_yaml
 from harness.objective import objective_arguments
-from harness.spec import Matrix, Pair, RunSpec, content_hash
+from harness.spec import Matrix, RunSpec, Stage
 
 # What every run gets unless a matrix says otherwise: one log line a step, no files that nobody asked
 # for, and a NaN that is seen rather than filtered out of the log.
@@ -38,6 +40,9 @@ _SHIPPED = (
     Path(__file__).parent / "benchmarks",  # an installed wheel
     Path(__file__).parent.parent / "benchmarks",  # a checkout
 )
+
+
+Choices = Mapping[tuple[str, str], float]  # (pair, arm) → the learning rate chosen for it
 
 
 @dataclass(frozen=True)
@@ -101,6 +106,7 @@ def parse_matrix(text: str, where: str, *, asks_trl: bool = True) -> Matrix:
             if not any(detail["loc"][: len(path)] == path for path in unplain)
         ]
     problems += check_matrix(data, where, is_whole=not unplain, asks_trl=asks_trl)
+    problems += [] if matrix is None else check_claims(matrix, where)
     if problems or matrix is None:
         raise ConfigError(*dict.fromkeys(problems))
     return matrix
@@ -120,19 +126,45 @@ def with_overrides(matrix: Matrix, overrides: dict[str, Any], where: str = "--se
         found = [check_arguments(t, {key: value}, "--set") for t in sorted(homes or tasks)]
         problems += found[0] if not homes else [p for ps in found for p in ps]
     problems += check_matrix(matrix.model_dump(), where, plain)
+    swept = [f"{n}.{a}" for n, p in matrix.pairs.items() for a, arm in p.arms.items() if arm.rates]
+    if "learning_rate" in plain and swept:
+        problems.append(
+            f"--set learning_rate={plain['learning_rate']}: {', '.join(swept)} choose theirs from a "
+            "grid; change `rates` in a copy of the matrix instead"
+        )
     if problems:
         raise ConfigError(*dict.fromkeys(problems))
 
 
 def expand(
-    matrix: Matrix, overrides: dict[str, Any] | None = None, seeds: Sequence[int] | None = None
+    matrix: Matrix,
+    overrides: dict[str, Any] | None = None,
+    seeds: Sequence[int] | None = None,
+    chosen: Choices | None = None,
 ) -> list[RunSpec]:
-    """Return every run in the order it will run: arms A B, then B A, so that drift hits both."""
-    specs = []
+    """Return every run in the order it will run: arms A B, then B A, so that drift hits both.
+
+    Runs that try the rates of a grid come first. An arm with a grid is judged at the rate that is
+    `chosen` for it, and has no other run before there is one.
+    """
+    specs: list[RunSpec] = []
     for name, pair in matrix.pairs.items():
+        for position, seed in enumerate(matrix.selection.seeds if matrix.selection else ()):
+            grid = [(arm, rate) for arm in pair.arms for rate in pair.arms[arm].rates]
+            specs += [
+                _resolve(matrix, name, arm, seed, overrides or {}, rate, "select")
+                for arm, rate in (grid if position % 2 == 0 else reversed(grid))
+            ]
+    for name, pair in matrix.pairs.items():
+        rates = {
+            arm: (chosen or {}).get((name, each.rate_of or arm)) for arm, each in pair.arms.items()
+        }
+        arms = [arm for arm, each in pair.arms.items() if not each.is_swept or rates[arm]]
         for position, seed in enumerate(seeds if seeds is not None else matrix.seeds):
-            arms = list(pair.arms) if position % 2 == 0 else list(reversed(pair.arms))
-            specs += [_resolve(matrix, name, pair, arm, seed, overrides or {}) for arm in arms]
+            specs += [
+                _resolve(matrix, name, arm, seed, overrides or {}, rates[arm], "judge")
+                for arm in (arms if position % 2 == 0 else reversed(arms))
+            ]
     return specs
 
 
@@ -175,23 +207,39 @@ def origin(matrix: Matrix, spec: RunSpec, argument: str, overrides: dict[str, An
 def matrix_hash(matrix: Matrix, overrides: dict[str, Any]) -> str:
     """Hash what a study is made of, seeds and limits left out: more seeds make the same study."""
     content = matrix.model_dump(mode="json", exclude={"seeds", "timeout_s", "stall_s"})
+    if matrix.selection:
+        content["selection"] = {}
     return content_hash({"matrix": content, "overrides": overrides})
 
 
 def margins_hash(matrix: Matrix) -> str:
-    """Hash the margins alone."""
-    return content_hash({name: [p.margin, p.baseline] for name, p in matrix.pairs.items()})
+    """Hash what decides a verdict alone: margins, and the claims without their words."""
+    margins: dict[str, Any] = {name: [p.margin, p.baseline] for name, p in matrix.pairs.items()}
+    if matrix.claims:
+        margins = {
+            "pairs": margins,
+            "claims": {name: claim.deciding() for name, claim in matrix.claims.items()},
+        }
+    return content_hash(margins)
 
 
 def _resolve(
-    matrix: Matrix, name: str, pair: Pair, arm_name: str, seed: int, overrides: dict[str, Any]
+    matrix: Matrix,
+    name: str,
+    arm_name: str,
+    seed: int,
+    overrides: dict[str, Any],
+    rate: float | None,
+    stage: Stage,
 ) -> RunSpec:
+    pair = matrix.pairs[name]
     arm = pair.arms[arm_name]
     trainer = {
         **HARNESS_ARGUMENTS,
         **matrix.trainer.get(pair.task, {}),
         **pair.trainer,
         **arm.trainer,
+        **({} if rate is None else {"learning_rate": rate}),
         **applied_overrides(pair.task, overrides),
     }
     return RunSpec(
@@ -207,7 +255,9 @@ def _resolve(
         trainer={**trainer, **objective_arguments(pair.objective, trainer)},
         evaluation=pair.evaluation,
         parallel=arm.parallel,
-        keeps_adapter=matrix.keeps_adapters and arm.method == "lora",
+        keeps_adapter=matrix.keeps_adapters and arm.method == "lora" and stage == "judge",
+        stage=stage,
+        seed_offset=arm.seed_offset,
     )
 
 

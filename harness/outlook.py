@@ -14,8 +14,9 @@ from pydantic import Field
 from harness.catalog import MODELS, ModelFacts
 from harness.costs import Cost, Work, estimate_work, price
 from harness.estimate import Memory, estimate_memory, pool_note, pool_problem, smallest_sharding
+from harness.frozen import Frozen
 from harness.rates import GpuRates, RateCard
-from harness.spec import Frozen, Method, RunSpec, Task
+from harness.spec import Method, RunSpec, Task
 from harness.text import memory as in_gib
 from harness.workload import Workload, workload
 

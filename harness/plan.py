@@ -13,6 +13,7 @@ from typing import Any
 from harness import __version__
 from harness.errors import ConfigError
 from harness.matrix import (
+    Choices,
     LoadedMatrix,
     expand,
     load_matrix,
@@ -25,7 +26,7 @@ from harness.record import PlannedRun, Study
 from harness.recovery import utc_text
 from harness.rehearsal import adapt
 from harness.slots import Device, Slot, count_places, find_slots, refuse_unfit
-from harness.spec import RunSpec
+from harness.spec import Matrix, RunSpec
 from harness.store import Store
 
 
@@ -51,6 +52,7 @@ class Request:
     rehearses: bool = False
     maps: dict[str, str] = field(default_factory=dict)  # repository → local folder
     command: str = "harness bench"
+    seed_block: int = 0  # shifts every seed, those of the grid too: the same study on other seeds
 
 
 @dataclass(frozen=True)
@@ -60,6 +62,14 @@ class Resolved:
     loaded: LoadedMatrix  # its matrix as this command runs it: budget and rehearsal applied
     specs: tuple[RunSpec, ...]
     output_dir: Path
+    # Runs of arms whose learning rate is still to be chosen, at a rate of their grid: how many there
+    # will be, and what they read. They themselves never run.
+    later: tuple[RunSpec, ...] = field(default=(), kw_only=True)
+
+    @property
+    def foreseen(self) -> tuple[RunSpec, ...]:
+        """Every run, as far as it can be known."""
+        return (*self.specs, *self.later)
 
 
 @dataclass(frozen=True)
@@ -79,9 +89,17 @@ def make_plan(request: Request) -> Plan:
     """
     found = resolve(request)
     slots = find_slots(found.loaded.matrix, request.device)
-    refuse_unfit(found.specs, slots)
-    places = count_places(slots, request.jobs, found.specs)
-    return Plan(found.loaded, found.specs, found.output_dir, slots, places, request.jobs or places)
+    refuse_unfit(found.foreseen, slots)
+    places = count_places(slots, request.jobs, found.foreseen)
+    return Plan(
+        found.loaded,
+        found.specs,
+        found.output_dir,
+        slots,
+        places,
+        request.jobs or places,
+        later=found.later,
+    )
 
 
 def resolve(request: Request) -> Resolved:
@@ -91,16 +109,56 @@ def resolve(request: Request) -> Resolved:
     """
     # A rehearsal takes vLLM out, and with it arguments that an older TRL may not have.
     read = load_matrix(request.matrix, asks_trl=not request.rehearses)
-    matrix = adapt(read.matrix, request.budget, rehearses=request.rehearses)
+    matrix = adapt(
+        read.matrix, request.budget, rehearses=request.rehearses, seed_block=request.seed_block
+    )
     loaded = replace(read, matrix=matrix)
     where = f"rehearsal of {matrix.name}" if request.rehearses else "--set"
     with_overrides(matrix, request.overrides, where)
     seeds = request.seeds
     if seeds is not None and (not seeds or len(set(seeds)) != len(seeds)):
         raise ConfigError(f"--seeds gives {list(seeds)}; expected one or more distinct seeds")
-    specs = select(expand(matrix, request.overrides, seeds), request.filters)
+    chosen_on = matrix.selection.seeds if matrix.selection else ()
+    if set(seeds or ()) & set(chosen_on):
+        raise ConfigError(
+            f"--seeds gives {list(seeds or ())}; {list(chosen_on)} are the matrix's selection seeds, on "
+            "which rates are chosen and no arm is judged"
+        )
+    specs, later = runs_with(matrix, request, {})
     name = f"{matrix.name}-rehearsal" if request.rehearses else matrix.name
-    return Resolved(loaded, tuple(specs), request.output_dir or Path("results") / name)
+    name += f"-block{request.seed_block}" if request.seed_block else ""
+    return Resolved(loaded, specs, request.output_dir or Path("results") / name, later=later)
+
+
+def runs_with(
+    matrix: Matrix, request: Request, chosen: Choices
+) -> tuple[tuple[RunSpec, ...], tuple[RunSpec, ...]]:
+    """Return the runs that are asked for and known once these rates are chosen, and those to come.
+
+    Raises: ConfigError if a filter matches none of them.
+    """
+    stand_ins = {
+        (name, arm): each.rates[len(each.rates) // 2]
+        for name, pair in matrix.pairs.items()
+        for arm, each in pair.arms.items()
+        if each.rates and (name, arm) not in chosen
+    }
+    every = expand(matrix, request.overrides, request.seeds, {**stand_ins, **chosen})
+    asked = select(every, request.filters)
+    later = {
+        spec.run_id
+        for spec in asked
+        if spec.stage == "judge" and _rate_key(matrix, spec) in stand_ins
+    }
+    return (
+        tuple(spec for spec in asked if spec.run_id not in later),
+        tuple(spec for spec in asked if spec.run_id in later),
+    )
+
+
+def _rate_key(matrix: Matrix, spec: RunSpec) -> tuple[str, str]:
+    """The arm whose grid a run's rate is chosen from."""
+    return spec.pair, matrix.pairs[spec.pair].arms[spec.arm].rate_of or spec.arm
 
 
 def study_of(store: Store, plan: Plan, request: Request) -> Study:
@@ -109,16 +167,16 @@ def study_of(store: Store, plan: Plan, request: Request) -> Study:
     Raises: ConfigError if the folder holds a study of another matrix.
     """
     matrix = plan.loaded.matrix
-    planned = [PlannedRun(run_id=s.run_id, pair=s.pair, arm=s.arm, seed=s.seed) for s in plan.specs]
+    planned = [planned_run(spec) for spec in plan.specs]
     hashed = matrix_hash(matrix, request.overrides)
     if store.exists():
         study = store.read_study()
-        if study.matrix_hash != hashed:
+        if study.matrix_hash != hashed or study.seed_block != request.seed_block:
             what = (
                 f"was made by matrix {study.matrix_name!r}"
                 if study.matrix_name != matrix.name
                 else f"was made by another version of matrix {matrix.name!r}, or with other --set, "
-                "--budget or --rehearse"
+                "--budget, --seed-block or --rehearse"
             )
             raise ConfigError(
                 f"study folder {str(store.root)!r} {what}; name another folder with --output-dir"
@@ -143,6 +201,18 @@ def study_of(store: Store, plan: Plan, request: Request) -> Study:
         command=request.command,
         budget=matrix.budget,
         is_rehearsal=request.rehearses,
+        seed_block=request.seed_block,
+    )
+
+
+def planned_run(spec: RunSpec) -> PlannedRun:
+    """Return a run as study.json lists it."""
+    return PlannedRun(
+        run_id=spec.run_id,
+        pair=spec.pair,
+        arm=spec.arm,
+        seed=spec.seed,
+        grid_rate=spec.grid_rate,
     )
 
 
@@ -160,6 +230,7 @@ def command_text(
     words += ["--budget", asked["budget"]] if asked["budget"] else []
     words += ["--rehearse"] if asked["rehearses"] else []
     words += ["--seeds", ",".join(map(str, asked["seeds"]))] if asked["seeds"] else []
+    words += ["--seed-block", str(asked["seed_block"])] if asked["seed_block"] else []
     words += ["--launcher", launcher] if launcher != "local" else []
     words += ["--image", image] if image else []
     words += [w for version in versions for w in ("--trl", version)]

@@ -14,8 +14,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from harness.asking import ask_worker
 from harness.catalog import DATASETS
 from harness.errors import ConfigError
+from harness.frozen import Frozen
 from harness.sources import is_repository
-from harness.spec import Frozen, RunSpec
+from harness.spec import RunSpec
 from harness.text import harmless, plural
 
 COMMAND = (sys.executable, "-m", "harness.worker.preflight")

@@ -31,7 +31,7 @@ _ABSENT = object()
 def environments(view: StudyView) -> list[dict[str, Any]]:
     """List the study's distinct environments, as they may be published, in order of appearance."""
     found: list[dict[str, Any]] = []
-    for run in view.runs:
+    for run in view.every_run:
         environment = shareable(environment_of(run))
         if environment and environment not in found:
             found.append(environment)
@@ -41,12 +41,12 @@ def environments(view: StudyView) -> list[dict[str, Any]]:
 def environment_table(view: StudyView) -> Table:
     """Join the runs' environments: a value all share once, else each value with its runs."""
     values: dict[str, Counter[str]] = {}
-    for run in view.runs:
+    for run in view.every_run:
         for key, value in flatten(environment_of(run)):
             values.setdefault(key, Counter())[value] += 1
     rows = tuple((key, _distinct(counts)) for key, counts in values.items())
     n = len(environments(view))
-    recorded = text.plural(sum(bool(run.environment) for run in view.runs), "run")
+    recorded = text.plural(sum(bool(run.environment) for run in view.every_run), "run")
     shared = f"one, shared by {recorded}" if n == 1 else f"{n} different ones in {recorded}"
     caption = f"Environment and versions: {shared}" if n else "Environment and versions"
     return Table(caption, ("What", "Value"), rows, is_long=True)

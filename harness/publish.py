@@ -236,7 +236,7 @@ def _card(store: Store, view: StudyView, runs: list[RunView]) -> dict[str, Any]:
 
 
 def _cell(run: RunView) -> str:
-    return f"{run.planned.pair}.{run.planned.arm}.s{run.planned.seed}"
+    return run.planned.cell
 
 
 def _shared_sources(store: Store) -> bytes:

@@ -13,8 +13,8 @@ from typing import Annotated, Generic, Literal, TypeVar
 from pydantic import Field, ValidationError, model_validator
 
 from harness.errors import ConfigError, did_you_mean
+from harness.frozen import Frozen, PositiveInt
 from harness.matrix_file import explain, keep_plain, place, read_yaml
-from harness.spec import Frozen, PositiveInt
 
 SHIPPED = Path(__file__).parent / "rates.yaml"
 

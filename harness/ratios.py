@@ -11,9 +11,20 @@ from collections.abc import Mapping, Sequence
 
 from pydantic import Field
 
-from harness.spec import Count, Frozen
-from harness.stats import Estimate, paired_ratio
-from harness.summary import LENS_NAMES, Lens, RunSummary
+from harness.frozen import Count, Frozen
+from harness.stats import CONFIDENCE, Estimate, paired_ratio
+from harness.summary import LENS_NAMES, WHOLE_RUN, Lens, RunSummary
+
+TRAINING = "training"  # the phases in which training itself works
+# The phases that memory is compared in, and how a sentence calls them.
+PHASE_NAMES: dict[str, str] = {
+    TRAINING: "training",
+    "load": "loading",
+    "build": "building the trainer",
+    "train": "training steps",
+    "generate": "generation",
+    "evaluate": "evaluation",
+}
 
 # The lens a pair is judged by: the first of these that every compared run has.
 LENS_ORDER: tuple[Lens, ...] = ("nvml-device", "torch-reserved", "rss")
@@ -38,6 +49,10 @@ class MemoryComparison(Frozen):
     arm_bytes: float | None = Field(description="mean over the compared seeds")
     baseline_bytes: float | None
     ratio: Interval | None
+    log_sd: float | None = Field(
+        None, exclude=True, description="spread of the ratio's natural logarithm over seeds"
+    )
+    by_seed: tuple[tuple[int, float], ...] = Field((), exclude=True)
 
 
 def interval_of(estimate: Estimate | None) -> Interval | None:
@@ -47,22 +62,31 @@ def interval_of(estimate: Estimate | None) -> Interval | None:
     return Interval(value=estimate.mean, low=estimate.low, high=estimate.high, n=estimate.n)
 
 
-def compare_memory(ours: Runs, theirs: Runs, seeds: Sequence[int]) -> tuple[MemoryComparison, ...]:
-    """Compare memory by every lens and statistic that all runs have; the judged one first."""
+def compare_memory(
+    ours: Runs,
+    theirs: Runs,
+    seeds: Sequence[int],
+    phase: str = TRAINING,
+    confidence: float = CONFIDENCE,
+) -> tuple[MemoryComparison, ...]:
+    """Compare a phase's memory by every lens and statistic that all runs have; the judged one first."""
     rows = []
     for lens in LENS_ORDER:
         for kind in ("growth", "peak") if lens == "rss" else ("peak",):
-            a = _positive(ours, seeds, lens, kind)
-            b = _positive(theirs, seeds, lens, kind)
+            a = _positive(ours, seeds, lens, kind, phase)
+            b = _positive(theirs, seeds, lens, kind, phase)
             if not seeds or len(a) < len(seeds) or len(b) < len(seeds):
                 continue
+            ratio = paired_ratio(a, b, confidence)
             rows.append(
                 MemoryComparison(
                     lens=lens,
-                    statistic=_statistic(lens, kind),
+                    statistic=_statistic(lens, kind, phase),
                     arm_bytes=sum(a.values()) / len(a),
                     baseline_bytes=sum(b.values()) / len(b),
-                    ratio=interval_of(paired_ratio(a, b)),
+                    ratio=interval_of(ratio),
+                    log_sd=ratio.sd if ratio else None,
+                    by_seed=tuple((seed, a[seed] / b[seed]) for seed in seeds),
                 )
             )
     return tuple(rows)
@@ -75,23 +99,28 @@ def compare_field(ours: Runs, theirs: Runs, seeds: Sequence[int], field: str) ->
     return interval_of(paired_ratio(a, b))
 
 
-def _statistic(lens: Lens, kind: str) -> str:
+def _statistic(lens: Lens, kind: str, phase: str) -> str:
+    when = "in the whole run" if phase == WHOLE_RUN else f"in {PHASE_NAMES.get(phase, phase)}"
     if kind == "growth":
-        return f"peak growth of {LENS_NAMES[lens]} in training, above the worker before loading"
-    return f"peak {LENS_NAMES[lens]} in training"
+        return f"peak growth of {LENS_NAMES[lens]} {when}, above the worker before loading"
+    return f"peak {LENS_NAMES[lens]} {when}"
 
 
-def _positive(runs: Runs, seeds: Sequence[int], lens: str, kind: str) -> dict[int, float]:
+def _positive(
+    runs: Runs, seeds: Sequence[int], lens: str, kind: str, phase: str
+) -> dict[int, float]:
     found = {}
     for seed in seeds:
-        value = _memory(runs[seed], lens, kind)
+        value = _memory(runs[seed], lens, kind, phase)
         if value is not None and value > 0:
             found[seed] = value
     return found
 
 
-def _memory(run: RunSummary | None, lens: str, kind: str) -> float | None:
+def _memory(run: RunSummary | None, lens: str, kind: str, phase: str) -> float | None:
     if run is None:
         return None
-    value = run.growth(lens) if kind == "growth" else run.peak_bytes.get(lens, {}).get("training")
+    value = (
+        run.growth(lens, phase) if kind == "growth" else run.peak_bytes.get(lens, {}).get(phase)
+    )
     return None if value is None else float(value)

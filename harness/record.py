@@ -16,7 +16,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from harness.spec import Count, Frozen, absent
+from harness.frozen import Count, Frozen, absent
+from harness.spec import cell_name
 
 FORMAT = 1
 
@@ -306,6 +307,17 @@ class PlannedRun(Frozen):
     pair: str
     arm: str
     seed: int
+    grid_rate: float | None = Field(
+        None,
+        exclude_if=absent(None),
+        description="the learning rate that the run tries, for an arm that chooses from several; null "
+        "for a run that its arm is judged by",
+    )
+
+    @property
+    def cell(self) -> str:
+        """The readable name that selectors match."""
+        return cell_name(self.pair, self.arm, self.seed, self.grid_rate)
 
 
 class Study(Frozen):
@@ -325,3 +337,4 @@ class Study(Frozen):
     command: str = Field(description="the command that made it, paths left out")
     budget: str | None = Field(None, exclude_if=absent(None), description="--budget")
     is_rehearsal: bool = Field(False, exclude_if=absent(False), description="--rehearse")
+    seed_block: Count = Field(0, exclude_if=absent(0), description="--seed-block")

@@ -19,6 +19,7 @@ from harness.errors import ConfigError, did_you_mean
 from harness.spec import Arm, DatasetSpec, Evaluation, Matrix, Model, Pair, Task
 
 STEPS = 2
+BLOCK = 10_000  # between the seeds of one seed block and the next
 TOY = "toy:"
 # Highest value in a rehearsal; an argument below it keeps its own.
 LENGTHS = {"max_length": 1024, "max_completion_length": 16}
@@ -28,13 +29,27 @@ ACCUMULATION = 2  # sft; in grpo as many as whole groups need
 TIMEOUT_S, STALL_S = 600, 300
 
 
-def adapt(matrix: Matrix, budget: str | None = None, *, rehearses: bool = False) -> Matrix:
-    """Return the matrix as a command runs it: with its training budget, or as a rehearsal.
+def adapt(
+    matrix: Matrix, budget: str | None = None, *, rehearses: bool = False, seed_block: int = 0
+) -> Matrix:
+    """Return the matrix as a command runs it: its training budget, other seeds, or a rehearsal.
 
     Raises: ConfigError for a budget that the matrix does not have, or a model that has no toy.
     """
-    budgeted = with_budget(matrix, budget)
-    return rehearsal_of(budgeted) if rehearses else budgeted
+    adapted = with_seed_block(with_budget(matrix, budget), seed_block)
+    return rehearsal_of(adapted) if rehearses else adapted
+
+
+def with_seed_block(matrix: Matrix, block: int) -> Matrix:
+    """Move every seed by `block` times BLOCK: the same study again, with nothing of its luck."""
+    if not block:
+        return matrix
+    shift = block * BLOCK
+    update: dict[str, Any] = {"seeds": tuple(seed + shift for seed in matrix.seeds)}
+    if matrix.selection:
+        seeds = tuple(seed + shift for seed in matrix.selection.seeds)
+        update["selection"] = matrix.selection.model_copy(update={"seeds": seeds})
+    return matrix.model_copy(update=update)
 
 
 def with_budget(matrix: Matrix, name: str | None) -> Matrix:
@@ -86,6 +101,7 @@ def rehearsal_of(matrix: Matrix) -> Matrix:
             "stall_s": STALL_S,
             "warmup_steps_excluded": 0,
             "trainer": {},
+            "selection": None,
             "pairs": {n: _rehearsed(matrix, pair) for n, pair in matrix.pairs.items()},
         }
     )
@@ -140,16 +156,20 @@ def _rehearsed(matrix: Matrix, pair: Pair) -> Pair:
             "dataset": _few_rows(pair.dataset),
             "trainer": {**layers, **_scaled(pair.task, layers)},
             "evaluation": _short(pair.evaluation),
-            "arms": {name: _alone(pair.task, arm, layers) for name, arm in pair.arms.items()},
+            "arms": {name: _alone(pair, arm, layers) for name, arm in pair.arms.items()},
         }
     )
 
 
-def _alone(task: Task, arm: Arm, layers: Mapping[str, Any]) -> Arm:
-    """The arm in one process, its own arguments scaled like the pair's."""
-    scaled = _scaled(task, {**layers, **arm.trainer})
+def _alone(pair: Pair, arm: Arm, layers: Mapping[str, Any]) -> Arm:
+    """The arm in one process, at one rate of its grid, its own arguments scaled like the pair's."""
+    scaled = _scaled(pair.task, {**layers, **arm.trainer})
     own = {key: scaled.get(key, value) for key, value in arm.trainer.items()}
-    return arm.model_copy(update={"parallel": None, "trainer": own})
+    rates = pair.arms[arm.rate_of].rates if arm.rate_of else arm.rates
+    if rates:
+        own["learning_rate"] = rates[len(rates) // 2]
+    update = {"parallel": None, "trainer": own, "rates": (), "rate_of": None}
+    return arm.model_copy(update=update)
 
 
 def _scaled(task: Task, arguments: Mapping[str, Any]) -> dict[str, Any]:

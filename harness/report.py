@@ -80,7 +80,7 @@ def render_report(view: StudyView, *, generated_utc: str) -> ReportFiles:
 
 def _values(view: StudyView, generated_utc: str) -> dict[str, Any]:
     """Collect what both the page and the Markdown show."""
-    results = [r.record.result for r in view.runs if r.record and r.record.result]
+    results = [r.record.result for r in view.every_run if r.record and r.record.result]
     return {
         "study": text.clean(view.name),
         "matrix": view.study.matrix_name,

@@ -61,7 +61,7 @@ GPU_COLUMNS = (
 
 def cell(run: RunView) -> str:
     """Name a run as selectors do."""
-    return f"{run.planned.pair}.{run.planned.arm}.s{run.planned.seed}"
+    return run.planned.cell
 
 
 def runs_of(view: StudyView, pair: str, arm: str) -> list[RunView]:

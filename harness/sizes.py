@@ -6,13 +6,16 @@ the same integers on a model without weights (`tests/test_worker_architectures.p
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterable
+from pathlib import Path
 
 from harness.catalog import ATTENTION_LAYERS, HEAD, MLP_LAYERS, TARGETS, ModelFacts
 from harness.errors import ConfigError, did_you_mean
-from harness.spec import Count, Frozen
+from harness.frozen import Count, Frozen
 
+ASSETS = Path(__file__).parent / "worker" / "assets"
 # What a matrix may write in place of module names. PEFT's `all-linear` leaves out the output head.
 GROUPS: dict[str, tuple[str, ...]] = {
     word: layers or (*ATTENTION_LAYERS, *MLP_LAYERS) for word, layers in TARGETS.items()
@@ -34,6 +37,31 @@ class ParameterGroups(Frozen):
     def total(self) -> int:
         """All parameters."""
         return self.attention + self.mlp + self.embedding + self.head + self.norms
+
+
+def embedded_facts(name: str) -> ModelFacts | None:
+    """Return the shape of a model that ships with the harness, from its own config.json."""
+    try:
+        config = json.loads((ASSETS / name / "config.json").read_text(encoding="utf-8"))
+    except OSError:
+        return None
+    facts = ModelFacts(
+        repository=f"embedded:{name}",
+        architecture=config["model_type"],
+        hidden=config["hidden_size"],
+        layers=config["num_hidden_layers"],
+        heads=config["num_attention_heads"],
+        kv_heads=config["num_key_value_heads"],
+        head_dim=config["head_dim"],
+        ffn=config["intermediate_size"],
+        vocab=config["vocab_size"],
+        is_tied=config["tie_word_embeddings"],
+        parameters=0,
+        licence="as the harness",
+        is_gated=False,
+        is_base=True,
+    )
+    return facts.model_copy(update={"parameters": count_groups(facts).total})
 
 
 def count_groups(facts: ModelFacts) -> ParameterGroups:

@@ -17,7 +17,7 @@ from harness.view import StudyView
 def source_tables(view: StudyView) -> tuple[Table, ...]:
     """List repositories with their commits, arguments that were translated, and what sampled."""
     read, passed, sampled = Counter[tuple[str, ...]](), Counter[tuple[str, ...]](), Counter[str]()
-    for run in view.runs:
+    for run in view.every_run:
         result = run.record.result if run.record else None
         if result is None:
             continue

@@ -20,8 +20,9 @@ from pydantic import Field
 
 from harness.catalog import DATASETS
 from harness.errors import ConfigError
+from harness.frozen import Frozen
 from harness.record import Source
-from harness.spec import Frozen, RunSpec
+from harness.spec import RunSpec
 from harness.store import Store, read_model
 
 Kind = Literal["model", "dataset"]

@@ -8,12 +8,12 @@ change of an argument is another run. What this leaves out: reading YAML and mer
 
 from __future__ import annotations
 
-import hashlib
-import json
-from collections.abc import Callable
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
+from pydantic import Field, model_validator
+
+from harness.claim_spec import Claim
+from harness.frozen import Count, Frozen, Name, PositiveInt, absent, content_hash
 
 Task = Literal["sft", "grpo"]
 Method = Literal["full", "lora"]
@@ -21,6 +21,7 @@ Precision = Literal["float32", "bfloat16"]
 Scale = Literal["embedded", "small", "full", "rehearsal"]
 BudgetName = Literal["short", "standard", "full"]
 Objective = Literal["trl", "blog"]
+Stage = Literal["select", "judge"]
 Strategy = Literal["ddp", "fsdp2", "zero3"]
 ChatTemplate = Literal["plain", "reasoning"]
 Value = bool | int | float | str | None | list[Any] | dict[str, Any]
@@ -42,28 +43,10 @@ DATASETS: dict[str, str] = {
 # demand `</think>`.
 REWARDS = ("reasoning_accuracy", "accuracy", "strip_reasoning_accuracy")
 
-# A name that is safe as a folder name and in a selector.
-Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$", max_length=60)]
-PositiveInt = Annotated[int, Field(ge=1)]
-Count = Annotated[int, Field(ge=0)]
 # What numpy takes; a worker seeds it with the same number as torch.
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
 # All rows of a split are in memory at once.
 MOST_ROWS = 10_000_000
-
-
-def absent(default: object) -> Callable[[object], bool]:
-    """Leave a field out of a dump while it holds its default (`Field(exclude_if=…)`).
-
-    For fields that joined after studies were made: a hash taken without them stays true.
-    """
-    return lambda value: value == default
-
-
-class Frozen(BaseModel):
-    """A value: immutable, and an unknown key is an error."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, strict=True)
 
 
 class Lora(Frozen):
@@ -189,9 +172,42 @@ class Arm(Frozen):
     parallel: Parallel | None = Field(
         None, exclude_if=absent(None), description="several processes; one if null"
     )
+    rates: tuple[Annotated[float, Field(gt=0, lt=1)], ...] = Field(
+        (),
+        exclude_if=absent(()),
+        description="learning rates to choose from, on the matrix's selection seeds and the "
+        "validation rows; in place of trainer.learning_rate",
+    )
+    rate_of: Name | None = Field(
+        None,
+        exclude_if=absent(None),
+        description="an arm of the pair with rates, whose choice this arm takes too",
+    )
+    seed_offset: Count = Field(
+        0,
+        exclude_if=absent(0),
+        description="added to each seed: an arm that differs from another in nothing else is a control",
+    )
     trainer: dict[str, Value] = Field(
         default_factory=dict, description="arguments of TRL's config, on top of the pair's"
     )
+
+    @model_validator(mode="after")
+    def _rates_are_a_grid(self) -> Arm:
+        given = [n for n in ("rates", "rate_of") if getattr(self, n)]
+        given += ["trainer.learning_rate"] if "learning_rate" in self.trainer else []
+        if len(given) > 1:
+            raise ValueError(f"gives {' and '.join(given)}; keep one")
+        if list(self.rates) != sorted(set(self.rates)) or len(self.rates) == 1:
+            raise ValueError(
+                f"rates {list(self.rates)}; expected two or more, lowest first, each once"
+            )
+        return self
+
+    @property
+    def is_swept(self) -> bool:
+        """Whether its learning rate is chosen from a grid, its own or another arm's."""
+        return bool(self.rates or self.rate_of)
 
     @model_validator(mode="after")
     def _adapter_matches_method(self) -> Arm:
@@ -238,6 +254,14 @@ class Pair(Frozen):
     margin_reason: str = Field(min_length=1, description="why that margin")
 
 
+class Selection(Frozen):
+    """How arms with several `rates` get theirs: the best on validation rows, over seeds of its own."""
+
+    seeds: tuple[Seed, ...] = Field(
+        min_length=1, description="seeds that no arm is judged on; every rate runs with each"
+    )
+
+
 class Matrix(Frozen):
     """A matrix file, parsed: pairs × arms × seeds."""
 
@@ -250,6 +274,9 @@ class Matrix(Frozen):
         "auto", description="where it runs; auto takes a GPU where there is one"
     )
     seeds: tuple[Seed, ...] = Field(min_length=1, description="one training run per seed and arm")
+    selection: Selection | None = Field(
+        None, exclude_if=absent(None), description="how arms with several rates get theirs"
+    )
     budget: BudgetName | None = Field(
         None, exclude_if=absent(None), description="the pairs' budget that counts unless asked"
     )
@@ -267,11 +294,22 @@ class Matrix(Frozen):
         default_factory=dict, description="arguments for every pair of a task"
     )
     pairs: dict[Name, Pair] = Field(min_length=1, description="what is trained")
+    claims: dict[Name, Claim] = Field(
+        default_factory=dict,
+        exclude_if=absent({}),
+        description="the sentences that are judged; without any, each arm's match with its baseline",
+    )
 
     @model_validator(mode="after")
     def _seeds_are_distinct(self) -> Matrix:
         if len(set(self.seeds)) != len(self.seeds):
             raise ValueError(f"seeds {list(self.seeds)} hold a value twice; expected distinct ones")
+        chosen_on = set(self.selection.seeds) if self.selection else set()
+        if chosen_on & set(self.seeds):
+            raise ValueError(
+                f"seeds {sorted(chosen_on & set(self.seeds))} are selection seeds too; rates are chosen "
+                "on other seeds than arms are judged on"
+            )
         return self
 
 
@@ -292,11 +330,28 @@ class RunSpec(Frozen):
     evaluation: Evaluation
     parallel: Parallel | None = Field(None, exclude_if=absent(None))
     keeps_adapter: bool = Field(False, exclude_if=absent(False))
+    stage: Stage = Field("judge", exclude_if=absent("judge"))
+    seed_offset: Count = Field(0, exclude_if=absent(0))
+
+    @property
+    def training_seed(self) -> int:
+        """What torch, numpy and TRL are seeded with."""
+        return self.seed + self.seed_offset
+
+    @property
+    def judged_split(self) -> Literal["validation", "test"]:
+        """The rows that the run is measured on: choices never see the test rows."""
+        return "validation" if self.stage == "select" else "test"
 
     @property
     def cell(self) -> str:
-        """The readable name that selectors match: `pair.arm.sSEED`."""
-        return f"{self.pair}.{self.arm}.s{self.seed}"
+        """The readable name that selectors match: `pair.arm.sSEED`, or `pair.arm.lrRATE.sSEED`."""
+        return cell_name(self.pair, self.arm, self.seed, self.grid_rate)
+
+    @property
+    def grid_rate(self) -> float | None:
+        """The rate that a run of the selection stage tries; None for a run that is judged."""
+        return float(str(self.trainer["learning_rate"])) if self.stage == "select" else None
 
     @property
     def run_id(self) -> str:
@@ -304,12 +359,13 @@ class RunSpec(Frozen):
         return f"{self.cell}-{content_hash(self)[:8]}"
 
 
-def canonical_json(value: BaseModel | object) -> str:
-    """Write a value as JSON with sorted keys and no spaces: equal values give equal text."""
-    data = value.model_dump(mode="json") if isinstance(value, BaseModel) else value
-    return json.dumps(data, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
+def cell_name(pair: str, arm: str, seed: int, grid_rate: float | None = None) -> str:
+    """Name a run for people and selectors; `grid_rate` only where it tries a rate of a grid."""
+    rate = "" if grid_rate is None else f".lr{rate_text(grid_rate)}"
+    return f"{pair}.{arm}{rate}.s{seed}"
 
 
-def content_hash(value: BaseModel | object) -> str:
-    """SHA-256 of a value's canonical JSON, in hex."""
-    return hashlib.sha256(canonical_json(value).encode()).hexdigest()
+def rate_text(rate: float) -> str:
+    """Write a learning rate shortly: 5e-4, 1.78e-3."""
+    digits, _, exponent = f"{rate:.2e}".partition("e")
+    return f"{digits.rstrip('0').rstrip('.')}e{int(exponent)}"

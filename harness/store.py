@@ -23,8 +23,9 @@ from pydantic import ValidationError
 
 from harness.errors import ConfigError, NewerFormatError, StudyError
 from harness.files import disk_errors, hash_files, short, write_atomically
+from harness.frozen import Frozen, content_hash
 from harness.record import FORMAT, Attempt, PhaseRow, Record, SamplerSummary, Status, StepRow, Study
-from harness.spec import Frozen, RunSpec, content_hash
+from harness.spec import RunSpec
 
 M = TypeVar("M", bound=Frozen)
 _ATTEMPT = re.compile(r"^attempt-([1-9]\d*)$")

@@ -16,9 +16,10 @@ from typing import Literal
 import pandas as pd
 from pydantic import Field
 
+from harness.frozen import Count, Frozen, absent
 from harness.integrity import RewardIntegrity, reward_integrity
 from harness.record import ParameterCounts, PhaseRow, Record, StepRow
-from harness.spec import Count, Frozen, RunSpec, absent
+from harness.spec import RunSpec
 from harness.stats import median
 
 Lens = Literal["rss", "nvml-device", "nvml-process", "torch-reserved", "torch-allocated"]
@@ -43,8 +44,10 @@ class RunSummary(Frozen):
     """The derived figures of one run. A figure that was not measured is null."""
 
     metric: Literal["nll", "reward"]
-    base_value: float | None = Field(description="on the test rows before training")
-    final_value: float | None = Field(description="on the test rows after training")
+    base_value: float | None = Field(
+        description="on the judged rows (test; validation where a rate is tried) before training"
+    )
+    final_value: float | None = Field(description="on the judged rows after training")
     train_reward_last: float | None = Field(
         description="mean train reward over the last fifth of the steps (grpo)"
     )
@@ -111,7 +114,7 @@ def summarise(
     peaks, baselines = memory_peaks(phases, memory)
     result = record.result
     points = result.evaluations if result else ()
-    on_test = [p for p in points if p.split == "test"]
+    judged = [p for p in points if p.split == spec.judged_split]
     metric: Literal["nll", "reward"] = "nll" if spec.task == "sft" else "reward"
     flops = [
         model_flops(result.parameters, s.tokens)
@@ -120,8 +123,8 @@ def summarise(
     ]
     return RunSummary(
         metric=metric,
-        base_value=next((p.value for p in on_test if p.step == 0), None),
-        final_value=next((p.value for p in reversed(on_test) if p.step > 0), None),
+        base_value=next((p.value for p in judged if p.step == 0), None),
+        final_value=next((p.value for p in reversed(judged) if p.step > 0), None),
         train_reward_last=_last_fifth([s.logs.get("reward") for s in steps]),
         steps=len(steps),
         steps_excluded=len(steps) - len(counted),

@@ -46,7 +46,7 @@ def run_line(run: RunView) -> dict[str, Any]:
 def print_runs(view: StudyView) -> None:
     """Print a table of a study's runs."""
     table = plain_table("run", "status", "attempts", "metric", "wall s", "reason")
-    for run in view.runs:
+    for run in view.every_run:
         line = run_line(run)
         value, wall = line["final_value"], line["wall_s"]
         cells = (

@@ -13,11 +13,12 @@ import pandas as pd
 
 from harness.claims import Finding, judge
 from harness.errors import StudyError
-from harness.matrix import margins_hash, matrix_hash, parse_matrix
+from harness.matrix import Choices, margins_hash, matrix_hash, parse_matrix
 from harness.measure.sealing import read_samples
 from harness.parity import Resolved, undeclared_in_study
 from harness.record import MEMORY_COLUMNS, PhaseRow, PlannedRun, Record, StepRow, Study
 from harness.rehearsal import adapt
+from harness.selection import GridPoint, choose, grid_points
 from harness.spec import Matrix, RunSpec
 from harness.store import Store
 from harness.summary import RunSummary, summarise
@@ -45,11 +46,27 @@ class StudyView:
     name: str
     study: Study
     matrix: Matrix
-    runs: tuple[RunView, ...]
+    runs: tuple[RunView, ...]  # those that arms are judged by
+    grid: tuple[RunView, ...] = ()  # those that tried the rates of a grid
     problems: tuple[str, ...] = ()
     post_hoc: bool = False  # the margins are not the ones that were hashed before the first run
     undeclared: tuple[str, ...] = ()  # differences between arms that the matrix did not declare
     undeclared_pairs: frozenset[str] = frozenset()  # the pairs they are in
+
+    @property
+    def every_run(self) -> tuple[RunView, ...]:
+        """All runs, those of the grid first, as they ran."""
+        return (*self.grid, *self.runs)
+
+    @property
+    def points(self) -> list[GridPoint]:
+        """What each rate of a grid came to."""
+        return grid_points((r.planned, r.record) for r in self.grid)
+
+    @property
+    def choices(self) -> Choices:
+        """The rate chosen for each arm with a grid."""
+        return choose(self.matrix, self.points)
 
     @property
     def findings(self) -> list[Finding]:
@@ -74,7 +91,7 @@ def load_view(store: Store) -> StudyView:
     """
     study = store.read_study()
     written = parse_matrix(study.matrix_text, f"{study.matrix_name}.yaml", asks_trl=False)
-    matrix = adapt(written, study.budget, rehearses=study.is_rehearsal)
+    matrix = adapt(written, study.budget, rehearses=study.is_rehearsal, seed_block=study.seed_block)
     problems: list[str] = []
     if matrix_hash(matrix, study.overrides) != study.matrix_hash:
         problems.append(
@@ -87,7 +104,8 @@ def load_view(store: Store) -> StudyView:
         name=store.root.resolve().name,
         study=study,
         matrix=matrix,
-        runs=runs,
+        runs=tuple(run for run in runs if run.planned.grid_rate is None),
+        grid=tuple(run for run in runs if run.planned.grid_rate is not None),
         problems=tuple(problems),
         post_hoc=margins_hash(matrix) != study.margins_hash,
         undeclared=tuple(problem for found in undeclared.values() for problem in found),

@@ -16,8 +16,12 @@ ORDER = (
     "caches",
     "files",
     "text",
+    "frozen",
+    "claim_spec",
     "spec",
     "catalog",
+    "sizes",
+    "claim_checks",
     "record",
     "releases",
     "pins",
@@ -30,10 +34,10 @@ ORDER = (
     "rehearsal",
     "matrix",
     "parity",
+    "selection",
     "store",
     "sources",
     "mapping",
-    "sizes",
     "compute",
     "rates",
     "workload",
@@ -105,7 +109,18 @@ ORDER = (
 )
 # What worker/ may use of the house.
 WORKER_MAY = {
-    *("errors", "caches", "files", "spec", "catalog", "record", "releases", "translation"),
+    *(
+        "errors",
+        "caches",
+        "files",
+        "frozen",
+        "claim_spec",
+        "spec",
+        "catalog",
+        "record",
+        "releases",
+        "translation",
+    ),
     *("launch", "measure", "store", "worker"),
 }
 ML = ("torch", "transformers", "trl", "peft", "datasets", "accelerate", "vllm")

@@ -5,8 +5,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
+from harness.frozen import canonical_json, content_hash
 from harness.matrix import expand, parse_matrix
-from harness.spec import Arm, DatasetSpec, Lora, canonical_json, content_hash
+from harness.spec import Arm, DatasetSpec, Lora
 from tests.conftest import MATRIX
 
 

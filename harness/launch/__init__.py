@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING, Protocol, Self
 
 from pydantic import Field
 
+from harness.frozen import Count, Frozen, PositiveInt, absent
 from harness.record import Container, Exit, Source
-from harness.spec import Count, Frozen, Parallel, PositiveInt, RunSpec, absent
+from harness.spec import Parallel, RunSpec
 
 if TYPE_CHECKING:
     from harness.launch.ending import Stop

@@ -54,13 +54,13 @@ def train_grpo(spec: RunSpec, launch: Launch, attempt: Path, progress: Progress)
             peft_config=peft_config(spec, session.loaded.model),
         )
 
-    trainer = build(session, lambda: build_with_engine(make, config, spec.seed))
+    trainer = build(session, lambda: build_with_engine(make, config, spec.training_seed))
     progress.generation = describe_generation(trainer)
     progress.notes += engine_notes(trainer, spec)
     mark_phases(trainer, session.journal)
     is_sharded = launch.parallel is not None and launch.parallel.strategy != "ddp"
     held_out = HeldOutReward(
-        trainer, reward, spec.evaluation, spec.seed, is_sharded, session.journal.beat
+        trainer, reward, spec.evaluation, spec.training_seed, is_sharded, session.journal.beat
     )
     progress.notes += held_out.notes()
     rows = {"validation": session.splits.validation, "test": session.splits.test}

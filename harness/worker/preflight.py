@@ -28,7 +28,8 @@ from dataclasses import dataclass
 from typing import IO, TYPE_CHECKING, Any, Literal
 
 from harness.errors import ConfigError, HarnessError
-from harness.spec import RunSpec, canonical_json
+from harness.frozen import canonical_json
+from harness.spec import RunSpec
 
 if TYPE_CHECKING:
     from harness.worker.data import Splits

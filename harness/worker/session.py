@@ -93,7 +93,7 @@ def trainer_arguments(session: Session) -> dict[str, Any]:
         "dataloader_pin_memory": bool(launch.gpus),
         **spec.trainer,
         "output_dir": str(session.attempt / "trainer"),
-        "seed": spec.seed,
+        "seed": spec.training_seed,
         "use_cpu": not launch.gpus,
         "disable_tqdm": True,
     }
@@ -106,7 +106,7 @@ def trainer_arguments(session: Session) -> dict[str, Any]:
 def build(session: Session, make: Callable[[], T]) -> T:
     """Build TRL's trainer, seeded, and write down every argument it resolved to."""
     with session.journal.phase("build"):
-        set_seed(session.spec.seed)
+        set_seed(session.spec.training_seed)
         trainer = make()
         match_precision(trainer, session.spec.model.dtype)
         session.progress.notes += length_notes(trainer, session.splits)
@@ -175,6 +175,8 @@ def train(
     """
     rows = {"validation": session.splits.validation, "test": session.splits.test}
     progress = session.progress
+    # A run that tries a rate never sees the test rows.
+    splits: tuple[Split, ...] = ("validation", "test")[: 1 + (session.spec.stage == "judge")]
 
     def evaluate(step: int, *splits: Split) -> None:
         for split in splits:
@@ -183,7 +185,7 @@ def train(
                     progress.evaluations.append(measure(split, step))
 
     def evaluate_on_the_way(step: int) -> None:
-        evaluate(step, *(("validation",) if step else ("validation", "test")))
+        evaluate(step, *(("validation",) if step else splits))
 
     parallel = session.launch.parallel
     every = session.spec.evaluation.every_steps
@@ -200,7 +202,7 @@ def train(
         trainer.train()
         train_wall_s = time.monotonic() - begin
     if progress.nan_step is None:  # nothing can be sampled from weights that are not numbers
-        evaluate(progress.steps_done, "validation", "test")
+        evaluate(progress.steps_done, *splits)
         if session.spec.keeps_adapter:
             with session.journal.phase("save"):
                 progress.notes += save_adapter(
@@ -215,7 +217,7 @@ def _result(
     train_wall_s: float,
     adapter_sha256: str | None,
 ) -> Result:
-    status, reason = _outcome(session.progress)
+    status, reason = _outcome(session.progress, session.spec.judged_split)
     return Result(
         status=status,
         reason=reason,
@@ -235,14 +237,14 @@ def _result(
     )
 
 
-def _outcome(progress: Progress) -> tuple[Status, str | None]:
+def _outcome(progress: Progress, split: Split) -> tuple[Status, str | None]:
     if progress.nan_step is not None:
         return Status.NAN, progress.nan_reason
-    test = [p for p in progress.evaluations if p.split == "test"]
-    if test and test[-1].value is None:
+    judged = [p for p in progress.evaluations if p.split == split]
+    if judged and judged[-1].value is None:
         return Status.NAN, "the held-out metric was not a number after training"
-    first, last = (test[0].value, test[-1].value) if test else (None, None)
-    if test and test[0].metric == "nll" and first is not None and last is not None:
+    first, last = (judged[0].value, judged[-1].value) if judged else (None, None)
+    if judged and judged[0].metric == "nll" and first is not None and last is not None:
         rise = last - first
         if rise > DIVERGED_BY_NATS:
             return (
