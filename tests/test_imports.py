@@ -47,6 +47,8 @@ ORDER = (
     "measure",
     "stats",
     "power",
+    "equivalence",
+    "multiplicity",
     "integrity",
     "summary",
     "ratios",
