@@ -49,6 +49,8 @@ ORDER = (
     "power",
     "equivalence",
     "multiplicity",
+    "trend",
+    "optimum",
     "integrity",
     "summary",
     "ratios",
