@@ -3,7 +3,7 @@
 A match is 'supported' when the upper end of a two-sided t interval stays below the margin, which is a
 one-sided non-inferiority test at half of the interval's error. Its power follows from the noncentral t
 distribution. The spread that goes in is itself estimated, from few seeds at that: 'about'. What this
-leaves out: equivalence (both ends), and looks before the last seed.
+leaves out: equivalence (both ends), and looks before the last seed (`multiplicity`).
 """
 
 from __future__ import annotations

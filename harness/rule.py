@@ -24,7 +24,7 @@ from typing import Literal
 
 from harness.power import MOST_SEEDS, seeds_needed
 from harness.record import OUTCOMES, Status
-from harness.stats import Estimate
+from harness.stats import NO_SPREAD, Estimate
 from harness.summary import RunSummary
 
 Word = Literal["supported", "refuted", "inconclusive", "not tested"]
@@ -32,8 +32,6 @@ Verdict = tuple[Word, str]
 Cells = Mapping[tuple[str, str, int], tuple[Status | None, RunSummary | None]]
 
 MINIMUM_SEEDS = 3
-# A spread this far below the margin is rounding: the differences are the same number.
-NO_SPREAD = 1e-9
 FAILURES = frozenset(status.value for status in OUTCOMES - {Status.OK})
 
 

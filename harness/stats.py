@@ -2,7 +2,8 @@
 
 One number per seed goes in; training steps are never samples. Intervals are Student's t, because a
 percentile bootstrap over 3 to 5 seeds covers far less than it says. Too few numbers give None, never
-a zero-width interval. What this leaves out: equivalence tests, power and corrections for many claims.
+a zero-width interval. What this leaves out: p values (`equivalence`, `trend`), many claims
+(`multiplicity`) and power (`power`).
 """
 
 from __future__ import annotations
@@ -14,6 +15,8 @@ from dataclasses import dataclass
 from scipy import special
 
 CONFIDENCE = 0.95
+# A spread this far below what is measured is rounding: the values are the same number.
+NO_SPREAD = 1e-9
 
 
 @dataclass(frozen=True)
