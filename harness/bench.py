@@ -18,6 +18,8 @@ from types import FrameType
 from typing import Any
 
 from harness import __version__
+from harness.counted import TOKENS, read_counted, to_count, write_counted
+from harness.counting import count_steps
 from harness.errors import ConfigError, NewerFormatError, RunsFailed, StudyError
 from harness.hub import Obtained, obtain
 from harness.launch import Launch, Launcher
@@ -102,6 +104,8 @@ def _bench(
                 break
             desk.plan = replace(desk.plan, **more)
             store.write_study(study_of(store, desk.plan, request))
+        if not signals:
+            _count_flops(store, desk.plan, display)
         view = _finish(desk, request)
     statuses = {k: r.status if r else None for k, r in desk.records.items()}
     return Outcome(store, statuses, signals[0] if signals else None, view)
@@ -123,6 +127,16 @@ def _round(request: Request, desk: Desk) -> None:
             display.emit(Event("problem", text, {"slot": name}))
         if pending:
             _run(request, desk, pending, slots)
+
+
+def _count_flops(store: Store, plan: Plan, display: Display) -> None:
+    """Have the FLOPs counted that claims on compute are about, unless the study has them."""
+    counted = read_counted(store)
+    models, ranks = to_count(plan.loaded.matrix, counted)
+    if models:
+        text = f"counting the FLOPs of {len(models)} models at {len(ranks)} ranks"
+        display.emit(Event("note", text, {}))
+        write_counted(store, count_steps(models, ranks, TOKENS)[1])
 
 
 def known_runs(store: Store, plan: Plan, request: Request) -> dict[str, Any]:

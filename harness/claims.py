@@ -12,8 +12,8 @@ from typing import Literal
 
 from pydantic import Field
 
-from harness.frozen import Frozen
 from harness.claim_checks import UNITS
+from harness.frozen import Frozen
 from harness.ratios import (
     Interval,
     MemoryComparison,

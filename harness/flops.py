@@ -7,7 +7,6 @@ which runs measure, and memory, which `harness plan` estimates.
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -18,7 +17,6 @@ from harness.options import JSON, POSITIVE
 if TYPE_CHECKING:
     from harness.compute import ComputeRatio
 
-COMMAND = (sys.executable, "-m", "harness.worker.flops")
 # The models of the page and of its sources; the Instruct twins have the same shapes.
 PAGE_MODELS = (
     "meta-llama/Llama-3.1-8B",
@@ -67,9 +65,8 @@ def complete_model(_ctx: click.Context, _param: click.Parameter, incomplete: str
 @JSON
 def flops(models: tuple[str, ...], ranks: tuple[int, ...], tokens: int, is_json: bool) -> int:
     """Count the FLOPs of a training step, LoRA over full fine-tuning; needs no GPU and no weights."""
-    from harness.asking import ask_worker
     from harness.catalog import MODELS
-    from harness.compute import StepFlops, compare_steps
+    from harness.counting import count_steps
     from harness.errors import ConfigError, did_you_mean
 
     unknown = [name for name in models if name not in MODELS]
@@ -81,14 +78,7 @@ def flops(models: tuple[str, ...], ranks: tuple[int, ...], tokens: int, is_json:
                 for name in unknown
             )
         )
-    question = {
-        "models": list(dict.fromkeys(models)) or PAGE_MODELS,
-        "ranks": sorted(set(ranks)),
-        "tokens": tokens,
-    }
-    steps = ask_worker(COMMAND, question, StepFlops, "counting FLOPs")
-    full = {step.model: step for step in steps if step.rank is None}
-    ratios = [compare_steps(MODELS[s.model], full[s.model], s) for s in steps if s.rank]
+    steps, ratios = count_steps(list(dict.fromkeys(models)) or PAGE_MODELS, ranks, tokens)
     if is_json:
         for line in (*steps, *ratios):
             click.echo(json.dumps(line.model_dump(mode="json")))

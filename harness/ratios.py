@@ -120,7 +120,5 @@ def _positive(
 def _memory(run: RunSummary | None, lens: str, kind: str, phase: str) -> float | None:
     if run is None:
         return None
-    value = (
-        run.growth(lens, phase) if kind == "growth" else run.peak_bytes.get(lens, {}).get(phase)
-    )
+    value = run.growth(lens, phase) if kind == "growth" else run.peak_bytes.get(lens, {}).get(phase)
     return None if value is None else float(value)

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from harness.matrix import Choices
 from harness.record import PlannedRun, Record, Status
-from harness.spec import Matrix, Task, cell_name
+from harness.spec import Matrix, Task, cell_name, rate_text
 
 
 @dataclass(frozen=True)
@@ -68,6 +68,20 @@ def choose(matrix: Matrix, points: Sequence[GridPoint]) -> Choices:
             }
             chosen[name, arm] = min(each.rates, key=lambda rate: (means[rate], rate))
     return chosen
+
+
+def at_an_edge(matrix: Matrix, chosen: Choices) -> dict[tuple[str, str], str]:
+    """Say for each arm whose rate is the lowest or highest of its grid that a better one may lie beyond."""
+    found = {}
+    for (name, arm), rate in chosen.items():
+        rates = matrix.pairs[name].arms[arm].rates
+        ends = {rates[0]: "lowest", rates[-1]: "highest"} if rates else {}
+        if rate in ends:
+            found[name, arm] = (
+                f"{name}.{arm} was judged at the {ends[rate]} rate of its grid, {rate_text(rate)}: a "
+                "better one may lie beyond."
+            )
+    return found
 
 
 def waiting(matrix: Matrix, points: Sequence[GridPoint]) -> dict[tuple[str, str], str]:

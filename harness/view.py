@@ -6,22 +6,29 @@ A record that can't be read is named in `problems`; the rest of the study is sti
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
 from harness.claims import Finding, judge
+from harness.compute import ComputeRatio
+from harness.counted import read_counted
 from harness.errors import StudyError
 from harness.matrix import Choices, margins_hash, matrix_hash, parse_matrix
 from harness.measure.sealing import read_samples
 from harness.parity import Resolved, undeclared_in_study
-from harness.record import MEMORY_COLUMNS, PhaseRow, PlannedRun, Record, StepRow, Study
+from harness.record import MEMORY_COLUMNS, PhaseRow, PlannedRun, Record, Status, StepRow, Study
 from harness.rehearsal import adapt
-from harness.selection import GridPoint, choose, grid_points
+from harness.rule import Cells
+from harness.selection import GridPoint, at_an_edge, choose, grid_points, waiting
 from harness.spec import Matrix, RunSpec
 from harness.store import Store
 from harness.summary import RunSummary, summarise
+from harness.verdicts.evidence import Evidence
+from harness.verdicts.judge import judge_claims
+from harness.verdicts.model import ClaimVerdict
 
 
 @dataclass(frozen=True)
@@ -52,6 +59,7 @@ class StudyView:
     post_hoc: bool = False  # the margins are not the ones that were hashed before the first run
     undeclared: tuple[str, ...] = ()  # differences between arms that the matrix did not declare
     undeclared_pairs: frozenset[str] = frozenset()  # the pairs they are in
+    flops: tuple[ComputeRatio, ...] = ()  # what a claim on compute had counted
 
     @property
     def every_run(self) -> tuple[RunView, ...]:
@@ -69,19 +77,43 @@ class StudyView:
         return choose(self.matrix, self.points)
 
     @property
+    def cells(self) -> Cells:
+        """The judged runs by pair, arm and seed."""
+        return {
+            (r.planned.pair, r.planned.arm, r.planned.seed): (
+                r.record.status if r.record else None,
+                r.summary,
+            )
+            for r in self.runs
+        }
+
+    @property
     def findings(self) -> list[Finding]:
         """Every arm judged against its baseline."""
-        return judge(
-            self.matrix,
-            {
-                (r.planned.pair, r.planned.arm, r.planned.seed): (
-                    r.record.status if r.record else None,
-                    r.summary,
-                )
+        return judge(self.matrix, self.cells, self.undeclared_pairs)
+
+    @property
+    def evidence(self) -> Evidence:
+        """The study as the rules of its claims see it."""
+        return Evidence(
+            matrix=self.matrix,
+            cells=self.cells,
+            points=self.points,
+            curves={
+                (r.planned.pair, r.planned.arm, r.planned.seed): _curve(r)
                 for r in self.runs
+                if r.record is not None and r.record.status is Status.OK
             },
-            self.undeclared_pairs,
+            waiting=waiting(self.matrix, self.points),
+            edges=at_an_edge(self.matrix, self.choices),
+            flops=self.flops,
+            undeclared_pairs=self.undeclared_pairs,
         )
+
+    @cached_property
+    def verdicts(self) -> list[ClaimVerdict]:
+        """Every claim judged."""
+        return judge_claims(self.evidence)
 
 
 def load_view(store: Store) -> StudyView:
@@ -97,6 +129,7 @@ def load_view(store: Store) -> StudyView:
         problems.append(
             "study.json: its matrix is not the one that was hashed before the first run"
         )
+    counted = _read_counted(store, problems)
     runs = tuple(_load_run(store, matrix, planned, problems) for planned in study.planned)
     resolved = [Resolved(r.planned.pair, r.planned.arm, r.resolved_config) for r in runs]
     undeclared = undeclared_in_study(matrix, resolved)
@@ -110,6 +143,24 @@ def load_view(store: Store) -> StudyView:
         post_hoc=margins_hash(matrix) != study.margins_hash,
         undeclared=tuple(problem for found in undeclared.values() for problem in found),
         undeclared_pairs=frozenset(undeclared),
+        flops=counted,
+    )
+
+
+def _read_counted(store: Store, problems: list[str]) -> tuple[ComputeRatio, ...]:
+    try:
+        return read_counted(store)
+    except StudyError as error:
+        problems.append(str(error))
+        return ()
+
+
+def _curve(run: RunView) -> tuple[tuple[int, float], ...]:
+    """A run's held-out metric by step, on the validation rows."""
+    result = run.record.result if run.record else None
+    points = result.evaluations if result else ()
+    return tuple(
+        (p.step, p.value) for p in points if p.split == "validation" and p.value is not None
     )
 
 

@@ -36,7 +36,7 @@ def test_a_table_says_what_it_counts(capsys, monkeypatch):
         for rank, n in ((None, 90), (1, 60))
     ]
     program = f"print({chr(10).join(map(json.dumps, lines))!r})"
-    monkeypatch.setattr("harness.flops.COMMAND", (sys.executable, "-c", program))
+    monkeypatch.setattr("harness.counting.COMMAND", (sys.executable, "-c", program))
     assert run(["flops", "--model", SMALL, "--rank", "1", "--tokens", "64"]) == 0
     out = capsys.readouterr().out
     assert "over 64 tokens" in out

@@ -32,16 +32,14 @@ def _memory_parts(evidence: Evidence, claim: MemoryClaim, comparison: str) -> li
     shared = [s for s in seeds if s not in ours.lost and s not in theirs.lost]
     name = f"{comparison} over {baseline}"
     stop = undecided(evidence, pair, (arm, baseline))
-    parts = []
+    parts: list[Part] = []
     for phase in (TRAINING, *OTHER_PHASES):
         for found in compare(ours.runs, theirs.runs, shared, phase, evidence.confidence):
             decides = not parts
             word, reason = stop or _below(found.ratio, claim.at_most, claim.minimum_seeds)
             parts.append(_memory_part(found, name, claim.at_most, word, reason, decides=decides))
     if not parts:
-        effect = Effect(
-            name=f"memory, {name}", unit="ratio", value=None, ceiling=claim.at_most
-        )
+        effect = Effect(name=f"memory, {name}", unit="ratio", value=None, ceiling=claim.at_most)
         word, reason = stop or ("not tested", "No lens has a reading in every compared run.")
         return [Part(effect=effect, word=word, reason=reason)]
     return parts
@@ -102,9 +100,7 @@ def judge_compute(evidence: Evidence, claim: ComputeClaim) -> list[Part]:
     return parts + [_step_time(evidence, each) for each in claim.comparisons]
 
 
-def _compute_part(
-    claim: ComputeClaim, model: str, rank: int, found: ComputeRatio | None
-) -> Part:
+def _compute_part(claim: ComputeClaim, model: str, rank: int, found: ComputeRatio | None) -> Part:
     name = f"FLOPs of the linear layers, {model} rank {rank} over full"
     if found is None:
         effect = Effect(name=name, unit="ratio", value=None)

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from harness.claim_spec import Measure
 from harness.claim_checks import UNITS
+from harness.claim_spec import Measure
 from harness.claims import cell_losses
 from harness.compute import ComputeRatio
 from harness.equivalence import p_above, p_below, p_within
@@ -29,8 +29,12 @@ class Evidence:
     cells: Cells  # (pair, arm, seed) → status and summary of every planned run that is judged
     points: Sequence[GridPoint] = ()  # what the rates of the grids came to
     curves: Mapping[tuple[str, str, int], Curve] = field(default_factory=dict)
-    waiting: Mapping[tuple[str, str], str] = field(default_factory=dict)  # arms without a rate, and why
-    edges: Mapping[tuple[str, str], str] = field(default_factory=dict)  # arms at an end of their grid
+    waiting: Mapping[tuple[str, str], str] = field(
+        default_factory=dict
+    )  # arms without a rate, and why
+    edges: Mapping[tuple[str, str], str] = field(
+        default_factory=dict
+    )  # arms at an end of their grid
     flops: Sequence[ComputeRatio] = ()
     undeclared_pairs: frozenset[str] = frozenset()
     confidence: float = CONFIDENCE  # of the intervals; higher where a study is looked at repeatedly
@@ -83,7 +87,8 @@ class Comparison:
     ours: Mapping[int, float]
     theirs: Mapping[int, float]
     worse: Estimate | None
-    gain: float | None  # of the arm that improved less on the untrained model; less is better
+    gain: float | None  # of the arm that improved less on the untrained model
+    baseline_gain: float | None
 
     @property
     def by_seed(self) -> tuple[tuple[int, float], ...]:
@@ -108,7 +113,7 @@ def compare(
     gains = [_gain(evidence, pair, side) for side in (ours, theirs)]
     known = [gain for gain in gains if gain is not None]
     gain = min(known) if len(known) == len(gains) else None
-    return Comparison(pair, ours, theirs, a, b, worse, gain)
+    return Comparison(pair, ours, theirs, a, b, worse, gain, gains[1])
 
 
 def effect_of(
@@ -149,11 +154,21 @@ def match_part(
     """Test whether an arm is not worse than another by a margin."""
     found = compare(evidence, pair, arm, baseline, measure)
     word, reason = undecided(evidence, pair, (arm, baseline)) or decide(
-        found.worse, margin, found.gain, found.arm, found.baseline, gain_margins
+        found.worse, margin, found.baseline_gain, found.arm, found.baseline
     )
+    if word == "supported" and not has_learned(found, gain_margins * margin):
+        word, reason = (
+            "inconclusive",
+            (
+                f"Not both arms beat the untrained model by {gain_margins:g} margins, so there was "
+                "little to match in."
+            ),
+        )
     word, reason = enough_seeds(word, reason, found.worse, minimum_seeds)
     p_supported, p_refuted = p_below(found.worse, margin), p_above(found.worse, margin)
-    if word == "refuted" and found.worse is None:  # it can't be trained at all: nothing is estimated
+    if (
+        word == "refuted" and found.worse is None
+    ):  # it can't be trained at all: nothing is estimated
         p_refuted = 0.0
     beyond = [seed for seed, value in found.by_seed if value >= margin]
     within = [seed for seed, value in found.by_seed if value < margin]
@@ -173,6 +188,11 @@ def match_part(
         seeds_needed=needed(evidence, found.worse, margin) if word == "inconclusive" else None,
         against=seeds_against(word, beyond, within, "worse by the margin", "within the margin"),
     )
+
+
+def has_learned(found: Comparison, least: float) -> bool:
+    """Whether both arms improved on the untrained model by so much."""
+    return found.gain is not None and found.gain >= least
 
 
 def what_is(evidence: Evidence, pair: str, measure: Measure = "held-out") -> str:

@@ -11,14 +11,10 @@ from typing import Any
 from harness.claim_checks import unit_of
 from harness.claim_spec import (
     EXPECTED,
-    BatchClaim,
-    CapacityClaim,
     Claim,
     ComputeClaim,
-    LayersClaim,
     MatchClaim,
     MemoryClaim,
-    RankFreeClaim,
     RateClaim,
     arms_of_claim,
 )
@@ -126,11 +122,11 @@ def _reason(parts: Sequence[Part], word: Word) -> str:
     return " ".join(lines) + (f" And {more} more." if more > 0 else "")
 
 
-def _against(
-    evidence: Evidence, claim: Claim, parts: Sequence[Part], word: Word
-) -> list[str]:
+def _against(evidence: Evidence, claim: Claim, parts: Sequence[Part], word: Word) -> list[str]:
     """List what speaks against a word, or weakens it."""
-    lines = [f"{part.effect.name}: {line}" for part in parts if part.decides for line in part.against]
+    lines = [
+        f"{part.effect.name}: {line}" for part in parts if part.decides for line in part.against
+    ]
     if word == "refuted":
         lines += [
             f"{part.effect.name}: this part is supported."

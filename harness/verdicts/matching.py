@@ -15,6 +15,7 @@ from harness.verdicts.evidence import (
     compare,
     effect_of,
     enough_seeds,
+    has_learned,
     match_part,
     needed,
     seeds_against,
@@ -73,7 +74,9 @@ def _equivalent(evidence: Evidence, claim: RankFreeClaim, arm: str, baseline: st
         p_supported=p_equal if not found.lost else None,
         p_refuted=None if above is None or below is None else min(1.0, 2 * min(above, below)),
         p_equal=p_equal,
-        seeds_needed=needed(evidence, found.worse, claim.margin) if word == "inconclusive" else None,
+        seeds_needed=needed(evidence, found.worse, claim.margin)
+        if word == "inconclusive"
+        else None,
         against=seeds_against(word, apart, close, "apart by the margin", "within the margin"),
     )
 
@@ -86,7 +89,7 @@ def decide_equal(found: Comparison, margin: float, gain_margins: float) -> tuple
         return problem or ("inconclusive", "There is no interval.")
     if worse.low > margin or worse.high < -margin:
         return "refuted", f"The whole interval lies beyond a difference of {margin:g}."
-    if found.gain is None or found.gain < gain_margins * margin:
+    if not has_learned(found, gain_margins * margin):
         return "inconclusive", (
             f"Not both arms beat the untrained model by {gain_margins:g} margins, so there was little to "
             "be equal in."
@@ -145,7 +148,10 @@ def decide_larger(
     if found is not None and found.lost:
         return "inconclusive", f"Without a result: {'; '.join(found.lost)}."
     if estimate.high < margin:
-        return "refuted", f"The whole interval stays below {margin:g}, which counts as no difference."
+        return (
+            "refuted",
+            f"The whole interval stays below {margin:g}, which counts as no difference.",
+        )
     if estimate.low > 0:
         return "supported", f"The whole interval lies above 0: {what}."
     return "inconclusive", "The interval holds 0."

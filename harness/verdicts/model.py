@@ -32,10 +32,13 @@ class Part(Frozen):
     word: Word
     reason: str = Field(description="why that word, with numbers")
     decides: bool = Field(True, description="whether the claim's word rests on it")
-    p_supported: float | None = Field(None, description="one-sided p value against the claim's denial")
+    p_supported: float | None = Field(
+        None, description="one-sided p value against the claim's denial"
+    )
     p_refuted: float | None = Field(None, description="one-sided p value against the claim")
     p_equal: float | None = Field(
-        None, description="p value of two one-sided tests (TOST): equal within the margin, both ways"
+        None,
+        description="p value of two one-sided tests (TOST): equal within the margin, both ways",
     )
     seeds_needed: int | None = Field(
         None, description="about how many seeds would decide, by the spread that was seen"
@@ -60,7 +63,8 @@ class ClaimVerdict(Frozen):
     p_supported: float | None = None
     p_refuted: float | None = None
     p_adjusted: float | None = Field(
-        None, description="Holm's p value of the word, over all claims of the study; null for controls"
+        None,
+        description="Holm's p value of the word, over all claims of the study; null for controls",
     )
     seeds_needed: int | None = None
     is_as_expected: bool | None = Field(

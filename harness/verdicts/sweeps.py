@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from itertools import combinations
 
 from harness.claim_spec import BatchClaim, CapacityClaim, RateClaim
-from harness.equivalence import p_above, p_below, p_within
+from harness.equivalence import p_above, p_below
 from harness.optimum import Losses, RateRatio, optimum, rate_ratio
 from harness.rule import MINIMUM_SEEDS, Word
 from harness.selection import grid_of
@@ -60,7 +60,10 @@ def _falls_behind(evidence: Evidence, claim: CapacityClaim, arm: str, baseline: 
     elif found.lost:
         reason = f"Without a result: {'; '.join(found.lost)}."
     elif worse and worse.low is not None and worse.low > margin:
-        word, reason = "supported", f"Even the interval's favourable end is worse by more than {margin:g}."
+        word, reason = (
+            "supported",
+            f"Even the interval's favourable end is worse by more than {margin:g}.",
+        )
     elif worse and worse.high is not None and worse.high < margin:
         word, reason = "refuted", f"The whole interval stays below {margin:g}: it keeps up."
     word, reason = enough_seeds(word, reason, worse, claim.minimum_seeds)
@@ -85,10 +88,19 @@ def _falls_behind(evidence: Evidence, claim: CapacityClaim, arm: str, baseline: 
 def _final_trend(evidence: Evidence, claim: CapacityClaim) -> Part:
     """Test whether the metric falls with the rank, over seeds."""
     seeds = evidence.seeds(claim.pair, *claim.arms)
-    values = {arm: evidence.values(claim.pair, evidence.side(claim.pair, arm, seeds)) for arm in claim.arms}
-    rows = {s: [values[a][s] for a in claim.arms] for s in seeds if all(s in values[a] for a in claim.arms)}
+    values = {
+        arm: evidence.values(claim.pair, evidence.side(claim.pair, arm, seeds))
+        for arm in claim.arms
+    }
+    rows = {
+        s: [values[a][s] for a in claim.arms]
+        for s in seeds
+        if all(s in values[a] for a in claim.arms)
+    }
     sign = evidence.sign(claim.pair)
-    shown = {arm: _mean([sign * row[i] for row in rows.values()]) for i, arm in enumerate(claim.arms)}
+    shown = {
+        arm: _mean([sign * row[i] for row in rows.values()]) for i, arm in enumerate(claim.arms)
+    }
     what = f"{what_is(evidence, claim.pair)} by rank"
     return _trend_part(evidence, claim, rows, "decreasing", what, _listed(shown), len(seeds))
 
@@ -190,7 +202,9 @@ def _ratio_part(
     ours, theirs = (losses_of(evidence, claim.pair, each) for each in (arm, baseline))
     found = rate_ratio(ours, theirs, evidence.confidence)
     estimate = found.estimate
-    best = [{s: optimum(losses).log10_rate for s, losses in each.items()} for each in (ours, theirs)]
+    best = [
+        {s: optimum(losses).log10_rate for s, losses in each.items()} for each in (ours, theirs)
+    ]
     by_seed = tuple(
         (seed, 10 ** (a - b))
         for seed in sorted(ours.keys() & theirs.keys())

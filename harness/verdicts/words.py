@@ -13,7 +13,7 @@ _SUPPORTED: dict[str, str] = {
     "memory": "LoRA takes less memory than full fine-tuning.",
     "compute": "The count agrees with the claim, for every model and rank.",
     "layers": "With as many parameters, adapters on attention alone learn less; the MLP is what counts.",
-    "capacity": "Small ranks run out of room and fall behind, the earlier the smaller; the largest keeps up.",
+    "capacity": "Small ranks run out of room, the smaller the earlier; the largest keeps up.",
     "rate-ratio": "LoRA's best learning rate is about ten times that of full fine-tuning, at any rank.",
     "batch": "LoRA loses ground as the batch grows, and more rank does not win it back.",
     "rank-free": "The rank makes no difference that counts.",
