@@ -11,11 +11,10 @@ import os
 import signal
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from types import FrameType
-from typing import Any
 
 from harness import __version__
 from harness.counted import TOKENS, read_counted, to_count, write_counted
@@ -26,20 +25,20 @@ from harness.launch import Launch, Launcher
 from harness.launch.watch import Limits
 from harness.mapping import check_maps
 from harness.parity import Resolved, undeclared_in_study
-from harness.plan import Plan, Request, make_plan, runs_with, study_of
+from harness.plan import Plan, Request, make_plan, study_of
 from harness.preflight import COMMAND as PREFLIGHT
 from harness.preflight import check_sources
 from harness.progress import Display, Event
 from harness.record import Record, Status
 from harness.recovery import recover, utc_text
 from harness.report import render_report
+from harness.rounds import known_runs, next_round
 from harness.schedule import Conditions, Schedule
-from harness.selection import choose, grid_points
 from harness.slots import Slot, hold, processes
 from harness.sources import needs, read_sources, write_sources
 from harness.spec import RunSpec
-from harness.store import Store
-from harness.view import StudyView, load_view
+from harness.store import VERDICTS, Store
+from harness.view import StudyView, load_view, verdicts_data
 
 
 @dataclass(frozen=True)
@@ -77,7 +76,7 @@ def bench(
     store.prepare()
     with store.lock():
         store.sweep()
-        plan = replace(plan, **known_runs(store, plan, request))
+        plan = known_runs(store, plan, request)
         study = study_of(store, plan, request)
         # Before signals are caught: Ctrl-C ends a download at once.
         obtained = _obtain(store, plan, request, launcher, display, preflight)
@@ -99,11 +98,12 @@ def _bench(
         desk = Desk(store, launcher, display, plan, signals, obtained)
         while True:
             _round(request, desk)
-            more = {} if signals else known_runs(store, desk.plan, request)
-            if not more or more["specs"] == desk.plan.specs:
+            following = None if signals else next_round(store, desk.plan, request)
+            if following is None:
                 break
-            desk.plan = replace(desk.plan, **more)
+            desk.plan = following.plan
             store.write_study(study_of(store, desk.plan, request))
+            display.emit(Event("note", following.note, {}))
         if not signals:
             _count_flops(store, desk.plan, display)
         view = _finish(desk, request)
@@ -137,27 +137,6 @@ def _count_flops(store: Store, plan: Plan, display: Display) -> None:
         text = f"counting the FLOPs of {len(models)} models at {len(ranks)} ranks"
         display.emit(Event("note", text, {}))
         write_counted(store, count_steps(models, ranks, TOKENS)[1])
-
-
-def known_runs(store: Store, plan: Plan, request: Request) -> dict[str, Any]:
-    """Return a plan's runs as far as the rates are chosen that they train with, as its fields."""
-    matrix = plan.loaded.matrix
-    if matrix.selection is None or not store.exists():
-        return {"specs": plan.specs, "later": plan.later}
-    planned = [run for run in store.read_study().planned if run.grid_rate is not None]
-    points = grid_points((run, _readable(store, run.run_id)) for run in planned)
-    specs, later = runs_with(matrix, request, choose(matrix, points))
-    return {"specs": specs, "later": later}
-
-
-def _readable(store: Store, run_id: str) -> Record | None:
-    """A run's record; None if there is none, or none that can be read: it will run again."""
-    try:
-        return store.read_record(run_id)
-    except NewerFormatError:
-        raise
-    except StudyError:
-        return None
 
 
 def _obtain(
@@ -202,6 +181,7 @@ def write_report(store: Store) -> StudyView:
     """Render a study's report into its folder, and return the study as it was read."""
     view = load_view(store)
     store.write_report(render_report(view, generated_utc=utc_text(datetime.now(UTC))))
+    store.write_json(store.root / VERDICTS, verdicts_data(view))
     return view
 
 

@@ -123,6 +123,17 @@ Examples:
 )
 @BUDGET
 @click.option(
+    "--until-decided",
+    is_flag=True,
+    help="add seeds, in the matrix's looks, until no claim is inconclusive; the looks share the error rate",
+)
+@click.option(
+    "--max-seeds",
+    type=POSITIVE,
+    metavar="N",
+    help="where --until-decided ends; default the last look",
+)
+@click.option(
     "--seed-block",
     type=click.IntRange(min=0, max=1000),
     default=0,

@@ -7,6 +7,7 @@ import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
+from itertools import count, islice
 from pathlib import Path
 from typing import Any
 
@@ -52,6 +53,8 @@ class Request:
     rehearses: bool = False
     maps: dict[str, str] = field(default_factory=dict)  # repository → local folder
     command: str = "harness bench"
+    until_decided: bool = False  # adds seeds in the matrix's looks until every claim is decided
+    max_seeds: int | None = None  # of --until-decided; the last look's if None
     seed_block: int = 0  # shifts every seed, those of the grid too: the same study on other seeds
 
 
@@ -116,6 +119,15 @@ def resolve(request: Request) -> Resolved:
     where = f"rehearsal of {matrix.name}" if request.rehearses else "--set"
     with_overrides(matrix, request.overrides, where)
     seeds = request.seeds
+    if request.until_decided and seeds is not None:
+        raise ConfigError(
+            "--seeds and --until-decided: the looks of the matrix say which seeds run; keep one"
+        )
+    if request.max_seeds is not None and not request.until_decided:
+        raise ConfigError("--max-seeds says where --until-decided ends; add --until-decided")
+    if request.until_decided:
+        first = seeds_of_look(matrix, looks_of(matrix, request)[0])
+        request = replace(request, seeds=first)
     if seeds is not None and (not seeds or len(set(seeds)) != len(seeds)):
         raise ConfigError(f"--seeds gives {list(seeds)}; expected one or more distinct seeds")
     chosen_on = matrix.selection.seeds if matrix.selection else ()
@@ -181,6 +193,14 @@ def study_of(store: Store, plan: Plan, request: Request) -> Study:
             raise ConfigError(
                 f"study folder {str(store.root)!r} {what}; name another folder with --output-dir"
             )
+        looks = looks_of(matrix, request)
+        if request.until_decided and looks != study.looks:
+            fixed = f"looks at {list(study.looks)} seeds" if study.looks else "one look"
+            raise ConfigError(
+                f"study folder {str(store.root)!r} was planned with {fixed}, the command asks for "
+                f"{list(looks)}; looks share the error rate and are fixed before the first run: name another "
+                "folder with --output-dir"
+            )
         have = {p.run_id for p in study.planned}
         more = [p for p in planned if p.run_id not in have]
         return study.model_copy(update={"planned": (*study.planned, *more)})
@@ -202,7 +222,32 @@ def study_of(store: Store, plan: Plan, request: Request) -> Study:
         budget=matrix.budget,
         is_rehearsal=request.rehearses,
         seed_block=request.seed_block,
+        looks=looks_of(matrix, request),
     )
+
+
+def looks_of(matrix: Matrix, request: Request) -> tuple[int, ...]:
+    """Return the numbers of seeds after which claims may be decided; none without --until-decided.
+
+    Raises: ConfigError if not even the first fits.
+    """
+    if not request.until_decided:
+        return ()
+    most = request.max_seeds or matrix.looks[-1]
+    looks = tuple(look for look in matrix.looks if look <= most)
+    if not looks:
+        raise ConfigError(
+            f"--max-seeds {most}: the first look of matrix {matrix.name!r} is at {matrix.looks[0]} seeds; "
+            "expected as many or more"
+        )
+    return looks
+
+
+def seeds_of_look(matrix: Matrix, look: int) -> tuple[int, ...]:
+    """Return the first seeds of a matrix, and the numbers that follow them where it has too few."""
+    taken = {*matrix.seeds, *(matrix.selection.seeds if matrix.selection else ())}
+    more = (seed for seed in count(max(matrix.seeds) + 1) if seed not in taken)
+    return (*matrix.seeds, *islice(more, max(0, look - len(matrix.seeds))))[:look]
 
 
 def planned_run(spec: RunSpec) -> PlannedRun:
@@ -230,6 +275,8 @@ def command_text(
     words += ["--budget", asked["budget"]] if asked["budget"] else []
     words += ["--rehearse"] if asked["rehearses"] else []
     words += ["--seeds", ",".join(map(str, asked["seeds"]))] if asked["seeds"] else []
+    words += ["--until-decided"] if asked["until_decided"] else []
+    words += ["--max-seeds", str(asked["max_seeds"])] if asked["max_seeds"] else []
     words += ["--seed-block", str(asked["seed_block"])] if asked["seed_block"] else []
     words += ["--launcher", launcher] if launcher != "local" else []
     words += ["--image", image] if image else []

@@ -338,3 +338,9 @@ class Study(Frozen):
     budget: str | None = Field(None, exclude_if=absent(None), description="--budget")
     is_rehearsal: bool = Field(False, exclude_if=absent(False), description="--rehearse")
     seed_block: Count = Field(0, exclude_if=absent(0), description="--seed-block")
+    looks: tuple[int, ...] = Field(
+        (),
+        exclude_if=absent(()),
+        description="--until-decided: the numbers of seeds after which claims may be decided, fixed before "
+        "the first run; they share the error rate. Empty: claims are judged once",
+    )

@@ -254,6 +254,9 @@ class Pair(Frozen):
     margin_reason: str = Field(min_length=1, description="why that margin")
 
 
+DEFAULT_LOOKS = (3, 5, 8, 12, 16)
+
+
 class Selection(Frozen):
     """How arms with several `rates` get theirs: the best on validation rows, over seeds of its own."""
 
@@ -274,6 +277,12 @@ class Matrix(Frozen):
         "auto", description="where it runs; auto takes a GPU where there is one"
     )
     seeds: tuple[Seed, ...] = Field(min_length=1, description="one training run per seed and arm")
+    looks: tuple[Annotated[int, Field(ge=3)], ...] = Field(
+        DEFAULT_LOOKS,
+        exclude_if=absent(DEFAULT_LOOKS),
+        min_length=1,
+        description="for --until-decided: after so many seeds claims may be decided",
+    )
     selection: Selection | None = Field(
         None, exclude_if=absent(None), description="how arms with several rates get theirs"
     )
@@ -304,6 +313,8 @@ class Matrix(Frozen):
     def _seeds_are_distinct(self) -> Matrix:
         if len(set(self.seeds)) != len(self.seeds):
             raise ValueError(f"seeds {list(self.seeds)} hold a value twice; expected distinct ones")
+        if list(self.looks) != sorted(set(self.looks)):
+            raise ValueError(f"looks {list(self.looks)}; expected ascending numbers of seeds")
         chosen_on = set(self.selection.seeds) if self.selection else set()
         if chosen_on & set(self.seeds):
             raise ValueError(

@@ -6,7 +6,7 @@ a run is done when it is valid. An attempt is never deleted or reused.
 
     <study>/study.json, sources.json (`sources`)
     <study>/runs/<run_id>/spec.json, record.json, attempt-1/ …
-    <study>/report/
+    <study>/report/, verdict.json, flops.json (`counted`)
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ from harness.frozen import Frozen, content_hash
 from harness.record import FORMAT, Attempt, PhaseRow, Record, SamplerSummary, Status, StepRow, Study
 from harness.spec import RunSpec
 
+VERDICTS = "verdict.json"
 M = TypeVar("M", bound=Frozen)
 _ATTEMPT = re.compile(r"^attempt-([1-9]\d*)$")
 

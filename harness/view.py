@@ -19,7 +19,16 @@ from harness.errors import StudyError
 from harness.matrix import Choices, margins_hash, matrix_hash, parse_matrix
 from harness.measure.sealing import read_samples
 from harness.parity import Resolved, undeclared_in_study
-from harness.record import MEMORY_COLUMNS, PhaseRow, PlannedRun, Record, Status, StepRow, Study
+from harness.record import (
+    FORMAT,
+    MEMORY_COLUMNS,
+    PhaseRow,
+    PlannedRun,
+    Record,
+    Status,
+    StepRow,
+    Study,
+)
 from harness.rehearsal import adapt
 from harness.rule import Cells
 from harness.selection import GridPoint, at_an_edge, choose, grid_points, waiting
@@ -108,12 +117,23 @@ class StudyView:
             edges=at_an_edge(self.matrix, self.choices),
             flops=self.flops,
             undeclared_pairs=self.undeclared_pairs,
+            looks=self.study.looks,
         )
 
     @cached_property
     def verdicts(self) -> list[ClaimVerdict]:
         """Every claim judged."""
         return judge_claims(self.evidence)
+
+
+def verdicts_data(view: StudyView) -> dict[str, Any]:
+    """Return a study's verdicts as `verdict.json` holds them."""
+    return {
+        "format": FORMAT,
+        "is_post_hoc": view.post_hoc,
+        "margins_hash": view.study.margins_hash,
+        "claims": [verdict.model_dump(mode="json") for verdict in view.verdicts],
+    }
 
 
 def load_view(store: Store) -> StudyView:

@@ -84,6 +84,7 @@ ORDER = (
     "recovery",
     "slots",
     "plan",
+    "rounds",
     "asking",
     "counting",
     "preflight",
@@ -112,6 +113,7 @@ ORDER = (
     "checkup",
     "benching",
     "exchange",
+    "judging",
     "cli",
 )
 # What worker/ may use of the house.

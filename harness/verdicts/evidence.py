@@ -10,7 +10,8 @@ from harness.claim_spec import Measure
 from harness.claims import cell_losses
 from harness.compute import ComputeRatio
 from harness.equivalence import p_above, p_below, p_within
-from harness.power import seeds_needed
+from harness.multiplicity import plan_looks
+from harness.power import ALPHA, seeds_needed
 from harness.rule import Cells, Side, Word, decide, gather
 from harness.selection import GridPoint
 from harness.spec import Matrix, Pair
@@ -18,7 +19,6 @@ from harness.stats import CONFIDENCE, Estimate, paired_difference
 from harness.verdicts.model import Effect, Part
 
 Curve = Sequence[tuple[int, float]]  # (step, held-out metric of the validation rows), ascending
-ALPHA_OF = 2  # a two-sided interval leaves half of its error on each side
 
 
 @dataclass(frozen=True)
@@ -37,12 +37,19 @@ class Evidence:
     )  # arms at an end of their grid
     flops: Sequence[ComputeRatio] = ()
     undeclared_pairs: frozenset[str] = frozenset()
-    confidence: float = CONFIDENCE  # of the intervals; higher where a study is looked at repeatedly
+    looks: tuple[
+        int, ...
+    ] = ()  # numbers of seeds after which claims may be decided; they share the error
+
+    @property
+    def confidence(self) -> float:
+        """Of a two-sided interval: higher where a study is looked at repeatedly."""
+        return plan_looks(self.looks, ALPHA)[0].confidence if self.looks else CONFIDENCE
 
     @property
     def alpha(self) -> float:
         """The one-sided error of a part."""
-        return (1 - self.confidence) / ALPHA_OF
+        return plan_looks(self.looks, ALPHA)[0].alpha if self.looks else ALPHA
 
     def pair(self, name: str) -> Pair:
         """Return a pair of the matrix."""

@@ -48,7 +48,7 @@ def judge_claims(evidence: Evidence) -> list[ClaimVerdict]:
     """Judge every claim of a matrix; a matrix without any is judged by each arm's match."""
     claims = claims_of(evidence.matrix)
     verdicts = [_judge(evidence, name, claim) for name, claim in claims.items()]
-    return _with_controls(_corrected(verdicts))
+    return _with_controls(_corrected(verdicts, FAMILY_ERROR / max(1, len(evidence.looks))))
 
 
 def claims_of(matrix: Matrix) -> dict[str, Claim]:
@@ -164,8 +164,11 @@ def _lost(evidence: Evidence, claim: Claim) -> tuple[str, ...]:
     return tuple(lost)
 
 
-def _corrected(verdicts: Sequence[ClaimVerdict]) -> list[ClaimVerdict]:
-    """Withhold words that would not stand among so many claims (Holm); controls are no claims."""
+def _corrected(verdicts: Sequence[ClaimVerdict], error: float) -> list[ClaimVerdict]:
+    """Withhold words that would not stand among so many claims (Holm); controls are no claims.
+
+    error: of the whole family, at this look.
+    """
     # A count is no test. A claim whose runs are missing still belongs to the family.
     family = [v for v in verdicts if v.role == "claim" and v.rule != "compute"]
     names = [v.claim for v in family]
@@ -177,7 +180,7 @@ def _corrected(verdicts: Sequence[ClaimVerdict]) -> list[ClaimVerdict]:
         adjusted = by_word.get(verdict.claim)
         if adjusted is None:
             result.append(verdict)
-        elif adjusted <= FAMILY_ERROR:
+        elif adjusted <= error:
             result.append(verdict.model_copy(update={"p_adjusted": adjusted}))
         else:
             result.append(
@@ -187,7 +190,7 @@ def _corrected(verdicts: Sequence[ClaimVerdict]) -> list[ClaimVerdict]:
                         "p_adjusted": adjusted,
                         "plain": "Alone it would be decided, but not among so many claims.",
                         "reason": f"By itself it would be {verdict.word}; among {len(family)} claims its "
-                        f"p value is {adjusted:.2g} (Holm), above {FAMILY_ERROR:g}. {verdict.reason}",
+                        f"p value is {adjusted:.2g} (Holm), above {error:g}. {verdict.reason}",
                     }
                 )
             )
