@@ -198,8 +198,8 @@ def study_of(store: Store, plan: Plan, request: Request) -> Study:
             fixed = f"looks at {list(study.looks)} seeds" if study.looks else "one look"
             raise ConfigError(
                 f"study folder {str(store.root)!r} was planned with {fixed}, the command asks for "
-                f"{list(looks)}; looks share the error rate and are fixed before the first run: name another "
-                "folder with --output-dir"
+                f"{list(looks)}; looks share the error rate and are fixed before the first run: "
+                "name another folder with --output-dir"
             )
         have = {p.run_id for p in study.planned}
         more = [p for p in planned if p.run_id not in have]

@@ -28,6 +28,7 @@ EXAMPLES = """\b
 Examples:
   harness plan --matrix blog
   harness plan --matrix blog --filter 'grpo-*' --budget 50usd
+  harness plan --power results/findings-cpu
   harness plan --matrix blog --gpu 'H200 141GB' --rate-card my-rates.yaml --json
 """
 
@@ -53,11 +54,25 @@ Examples:
     metavar="FILE",
     help="your own assumptions on speed and price, instead of the shipped ones",
 )
+@click.option(
+    "--power",
+    "power",
+    type=click.Path(path_type=Path),
+    metavar="STUDY",
+    help="how many seeds each claim of a study takes, by the spread between its own seeds; plans nothing",
+)
 @JSON
 def plan(
-    budget: str | None, gpu: str | None, rate_card: Path | None, is_json: bool, **asked: Any
+    budget: str | None,
+    gpu: str | None,
+    rate_card: Path | None,
+    power: Path | None,
+    is_json: bool,
+    **asked: Any,
 ) -> int:
     """Say what a matrix needs, what it would cost, and what is missing."""
+    if power is not None:
+        return _tell_power(power, is_json)
     from harness.access import has_token
     from harness.downloads import hub_cache, list_repositories
     from harness.measure.gpus import list_gpus
@@ -71,18 +86,36 @@ def plan(
     card = load_rates(rate_card)
     found = resolve(request)
     ground, note = look_around(card, gpu, list_gpus(), os.environ.get("CUDA_VISIBLE_DEVICES"))
-    repositories = list_repositories(found.specs, request.maps, hub_cache(), has_token=has_token())
+    repositories = list_repositories(
+        found.foreseen, request.maps, hub_cache(), has_token=has_token()
+    )
     missing = {
         c: f"{r.name} {r.needs_access}" for r in repositories if r.needs_access for c in r.cells
     }
     matrix = found.loaded.matrix
-    arms = outlook(found.specs, ground, matrix.device, missing)
-    purse = spend(found.specs, arms, limit_usd) if limit_usd is not None else None
+    arms = outlook(found.foreseen, ground, matrix.device, missing)
+    purse = spend(found.foreseen, arms, limit_usd) if limit_usd is not None else None
     if is_json:
         for line in json_lines(ground, repositories, arms, purse):
             click.echo(json.dumps(line))
     else:
         print_plan(matrix, note, repositories, arms, purse)
+    return 0
+
+
+def _tell_power(study: Path, is_json: bool) -> int:
+    """Print how many seeds the claims of a study take."""
+    from harness.power_table import power_rows, print_power
+    from harness.store import Store
+    from harness.view import load_view
+
+    view = load_view(Store(study))
+    rows = power_rows(view)
+    if is_json:
+        for row in rows:
+            click.echo(json.dumps(row.model_dump(mode="json")))
+    else:
+        print_power(rows, view.study.looks)
     return 0
 
 

@@ -97,6 +97,7 @@ ORDER = (
     "downloads",
     "outlook",
     "plan_tables",
+    "power_table",
     "planning",
     "flops",
     "doctor_check",
