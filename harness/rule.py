@@ -114,12 +114,13 @@ def _match(
     high: float, margin: float, gain: float | None, lossy: Sequence[Side], more: str
 ) -> Verdict:
     """Decide between 'supported' and what keeps an arm from it."""
-    if gain is None or gain < margin:
+    # Asked this way round, here and below, so that NaN is never a match: it compares as false.
+    if gain is None or not gain >= margin:
         return "inconclusive", (
             "The baseline arm itself did not improve on the untrained model by the margin, so a "
             "match would mean nothing."
         )
-    if high >= margin:
+    if not high < margin:
         return "inconclusive", (
             f"The interval reaches {high:+.3g}, beyond the margin of {margin:g}; {more}."
         )

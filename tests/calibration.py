@@ -1,56 +1,25 @@
 """The instrument tested before it is trusted: studies with a known truth, put through the real rule.
 
-    python -m tests.calibration              print the table of docs/calibration.md (about a minute)
+    python -m tests.calibration              print the tables of docs/calibration.md (two minutes)
     python -m tests.calibration --draws 2000 quicker, coarser
 
 Each draw is a comparison: every seed has a full and a LoRA run, each with noise of its own, and a true
-difference between the arms. `stats` and `rule` then say what they would say of such a study. Differences
-are in units of one seed's paired spread. What this leaves out: everything before a run's one number.
+difference between the arms. `stats` and `rule` then say what they would say of such a study; the tests of
+other claims follow in `calibration_claims`. What this leaves out: everything before a run's one number.
 """
 
 from __future__ import annotations
 
 import argparse
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-
-import numpy as np
 
 from harness.power import seeds_needed
 from harness.rule import Side, decide
 from harness.stats import mean_interval
-
-SEED = 20260101
-DRAWS = 20_000
-SEEDS = (3, 5, 8)
-MARGIN = 1.5  # in units of the paired spread: between what five and what six seeds can decide
-Draw = Callable[[np.random.Generator, tuple[int, int]], np.ndarray]
-
-
-def _normal(generator: np.random.Generator, shape: tuple[int, int]) -> np.ndarray:
-    return generator.normal(size=shape)
-
-
-def _skewed(generator: np.random.Generator, shape: tuple[int, int]) -> np.ndarray:
-    return generator.exponential(size=shape) - 1.0
-
-
-def _heavy(generator: np.random.Generator, shape: tuple[int, int]) -> np.ndarray:
-    return generator.standard_t(3, size=shape) / np.sqrt(3.0)
-
-
-def _none(generator: np.random.Generator, shape: tuple[int, int]) -> np.ndarray:
-    return np.zeros(shape)
-
-
-# How an arm's seeds scatter: variance 1 each. The last is a stress: one arm skewed, the other exact.
-NOISES: dict[str, tuple[Draw, Draw]] = {
-    "normal": (_normal, _normal),
-    "skewed": (_skewed, _skewed),
-    "heavy-tailed": (_heavy, _heavy),
-    "only LoRA skewed": (_skewed, _none),
-}
+from tests.calibration_claims import tables
+from tests.simulated import DRAWS, MARGIN, NOISES, SEEDS, draw, stream
 
 
 @dataclass(frozen=True)
@@ -65,17 +34,6 @@ class Row:
     supported: float
     refuted: float
     inconclusive: float
-
-
-def draw(
-    noise: str, seeds: int, truth: float, draws: int, generator: np.random.Generator
-) -> np.ndarray:
-    """Return paired differences, [draws, seeds], with spread 1."""
-    lora, full = NOISES[noise]
-    shape = (draws, seeds)
-    difference = lora(generator, shape) - full(generator, shape)
-    spread = 1.0 if full is _none else np.sqrt(2.0)
-    return np.asarray(truth + difference / spread)
 
 
 def judge(differences: Sequence[float], margin: float) -> tuple[str, float, float]:
@@ -93,11 +51,10 @@ def measure(
     noise: str, seeds: int, truth: float, draws: int = DRAWS, margin: float = MARGIN
 ) -> Row:
     """Judge many studies with one truth."""
-    # One stream for each row, so that a row does not depend on which others are made.
-    key = [SEED, *f"{noise} {seeds} {truth:g} {margin:g}".encode()]
-    studies = draw(noise, seeds, truth, draws, np.random.default_rng(key))
+    generator = stream(f"{noise} {seeds} {truth:g} {margin:g}")
+    studies = draw(noise, (draws, seeds), truth, generator)
     words, covered = Counter[str](), 0
-    for study in studies:
+    for study in studies.tolist():
         word, low, high = judge(study, margin)
         words[word] += 1
         covered += low <= truth <= high
@@ -133,14 +90,16 @@ def table(rows: Sequence[Row]) -> str:
 
 
 def main() -> None:
-    """Print both tables."""
+    """Print all tables."""
     parser = argparse.ArgumentParser(
         description="how often the rule is wrong, and how often it decides"
     )
     parser.add_argument("--draws", type=int, default=DRAWS, help="studies a row")
     draws = parser.parse_args().draws
     print(f"At the margin ({draws} studies a row):\n\n{table(list(errors(draws)))}\n")
-    print(f"No difference, seeds by the power calculator:\n\n{table(list(powers(draws)))}")
+    print(f"No difference, seeds by the power calculator:\n\n{table(list(powers(draws)))}\n")
+    for further in tables(draws):
+        print(f"{further.title}:\n\n{further.text()}\n")
 
 
 if __name__ == "__main__":

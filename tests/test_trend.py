@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import subprocess
+import sys
 from itertools import permutations, product
 
 import pytest
@@ -76,3 +78,9 @@ def test_what_can_show_no_trend_has_no_p_value(rows):
 def test_rows_of_different_length_are_refused():
     with pytest.raises(ValueError, match="as many values in every row"):
         trend_p([[1.0, 2.0, 3.0], [1.0, 2.0]], "increasing")
+
+
+def test_the_command_line_does_not_pay_for_scipy_stats():
+    modules = "harness.equivalence, harness.multiplicity, harness.optimum, harness.trend"
+    check = f"import sys, {modules}; sys.exit('scipy.stats' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", check], check=False).returncode == 0
