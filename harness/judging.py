@@ -51,8 +51,19 @@ def parse_words(_ctx: click.Context, _param: click.Parameter, text: str | None) 
     help="exit 5 if a claim is refuted, 6 if one is inconclusive or not tested (inconclusive), or if a "
     "control did not come out as it must (control); several, with commas",
 )
+@click.option(
+    "--repeated-by",
+    "repeated_by",
+    multiple=True,
+    type=click.Path(path_type=Path),
+    metavar="STUDY",
+    help="a study of the same matrix on other seeds (bench --seed-block); several. Their verdicts are kept "
+    "with this study and shown in its report; exit 6 if a claim is supported in one and refuted in another",
+)
 @JSON
-def verdict(study: Path, fail_on: tuple[str, ...], is_json: bool) -> int:
+def verdict(
+    study: Path, fail_on: tuple[str, ...], repeated_by: tuple[Path, ...], is_json: bool
+) -> int:
     """Say of every claim of a study whether it is supported, and by what."""
     from harness.store import Store
     from harness.terminal import complain
@@ -67,9 +78,33 @@ def verdict(study: Path, fail_on: tuple[str, ...], is_json: bool) -> int:
         _print_verdicts(view)
     for problem in view.problems:
         complain(problem)
+    against = _repeat(view, study, repeated_by) if repeated_by else []
     if view.problems:
         return StudyError.exit_code
-    return exit_code(view.verdicts, fail_on)
+    return exit_code(view.verdicts, fail_on) or (EXIT_UNDECIDED if against else 0)
+
+
+def _repeat(view: StudyView, study: Path, others: Sequence[Path]) -> list[str]:
+    """Keep the verdicts of other studies with this one, print the table, and name contradictions."""
+    from rich.text import Text
+
+    from harness.repeats import contradictions, keep_repeats, repeats_table
+    from harness.store import Store
+    from harness.terminal import complain, message_console, plain_table
+    from harness.text import harmless
+
+    repeats = keep_repeats(Store(study), view, others)
+    found = repeats_table(view, repeats)
+    table = plain_table(*found.columns)
+    for row in found.rows:
+        table.add_row(*(Text(harmless(cell)) for cell in row))
+    console = message_console()
+    console.print(found.caption)
+    console.print(table)
+    against = contradictions(view, repeats)
+    for claim in against:
+        complain(f"{claim} is supported on some seeds and refuted on others")
+    return against
 
 
 def exit_code(verdicts: Sequence[ClaimVerdict], fail_on: Sequence[str]) -> int:

@@ -89,6 +89,11 @@ def plain_table(*columns: str) -> Table:
     return table
 
 
+def message_console() -> Console:
+    """Make a console for what stands beside the answer: stderr."""
+    return Console(stderr=True, width=None if sys.stderr.isatty() else PIPE_WIDTH, highlight=False)
+
+
 def answer_console() -> Console:
     """Make the console of a command's answer: stdout, at a fixed width where that is no terminal."""
     return Console(width=None if sys.stdout.isatty() else PIPE_WIDTH, highlight=False)

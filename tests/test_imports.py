@@ -67,6 +67,7 @@ ORDER = (
     "traces",
     "palette",
     "report_tables",
+    "repeats",
     "reward_tables",
     "findings",
     "run_tables",
