@@ -30,6 +30,7 @@ Value = bool | int | float | str | None | list[Any] | dict[str, Any]
 DATASETS: dict[str, str] = {
     "micro-arithmetic": "micro_arithmetic",
     "micro-steps": "micro_steps",
+    "micro-facts": "micro_facts",
     "gsm_symbolic": "gsm_symbolic",
     "chain_sum": "chain_sum",
     "allenai/tulu-3-sft-mixture": "tulu3",

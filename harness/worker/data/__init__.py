@@ -6,11 +6,11 @@ raw columns onto the ones TRL's trainers take:
 * sft:  `prompt` and `completion`, both lists of chat messages; TRL then trains on the completion.
 * grpo: `prompt`, a list of chat messages, and `solution`, the gold answer as text.
 
-Splits are disjoint and depend on the dataset seed alone, never on a run's seed, so that every run of
-a pair trains and is judged on the same rows. Rows are generated, or read from the local folder of a
-repository, or from the fixture: a few rows of the repository's schema in our own words, shipped here
-for rehearsals. What this leaves out: tokenisation, which is TRL's, and downloads, which are the
-supervisor's.
+Splits depend on the dataset seed alone, never on a run's seed, so that every run of a pair trains
+and is judged on the same rows. They are disjoint, but for the facts of `micro_facts`: what is
+memorised shows on trained rows. Rows are generated, or read from the local folder of a repository, or
+from the fixture: a few rows of the repository's schema in our own words, shipped here for rehearsals.
+What this leaves out: tokenisation, which is TRL's, and downloads, which are the supervisor's.
 """
 
 from __future__ import annotations
