@@ -16,7 +16,8 @@ from typing import Any
 
 from harness.catalog import DATASETS, MODELS
 from harness.errors import ConfigError, did_you_mean
-from harness.spec import Arm, DatasetSpec, Evaluation, Matrix, Model, Pair, Task
+from harness.settings import DatasetSpec, Evaluation, Model
+from harness.spec import Arm, Matrix, Pair, Task
 
 STEPS = 2
 BLOCK = 10_000  # between the seeds of one seed block and the next

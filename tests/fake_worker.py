@@ -38,7 +38,8 @@ from harness.record import (
     Status,
     StepRow,
 )
-from harness.spec import DatasetSpec, Evaluation, Model, RunSpec
+from harness.settings import DatasetSpec, Evaluation, Model
+from harness.spec import RunSpec
 from harness.worker.confine import confine
 
 COMMAND = (sys.executable, "-m", "tests.fake_worker")

@@ -16,7 +16,7 @@ from harness.launch.local import LocalLauncher
 from harness.matrix import expand, parse_matrix
 from harness.parity import undeclared_differences
 from harness.record import EvaluationPoint, Split, Status
-from harness.spec import Evaluation, Model
+from harness.settings import Evaluation, Model
 from harness.worker.callbacks import StepJournal
 from harness.worker.data import Splits, limited
 from harness.worker.held_out import HeldOutReward
