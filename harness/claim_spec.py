@@ -128,7 +128,9 @@ class RateClaim(_Claim):
     low: Positive = Field(5.0, description="the whole interval of the ratio must lie above it")
     high: Positive = Field(20.0, description="and below it")
     ranks: tuple[Name, ...] = Field((), description="LoRA arms whose optima may drift")
-    drift: Positive = Field(2.0, description="by less than this factor, largest over smallest")
+    drift: Annotated[float, Field(gt=1)] = Field(
+        2.0, description="by less than this factor, largest over smallest"
+    )
 
 
 class BatchClaim(_Claim):

@@ -55,7 +55,7 @@ class Arm(Frozen):
     parallel: Parallel | None = Field(
         None, exclude_if=absent(None), description="several processes; one if null"
     )
-    rates: tuple[Annotated[float, Field(gt=0, lt=1)], ...] = Field(
+    rates: tuple[Annotated[float, Field(ge=1e-12, lt=1)], ...] = Field(
         (),
         exclude_if=absent(()),
         description="learning rates to choose from, on the matrix's selection seeds and the "
@@ -84,6 +84,11 @@ class Arm(Frozen):
         if list(self.rates) != sorted(set(self.rates)) or len(self.rates) == 1:
             raise ValueError(
                 f"rates {list(self.rates)}; expected two or more, lowest first, each once"
+            )
+        if len({rate_text(rate) for rate in self.rates}) < len(self.rates):
+            raise ValueError(
+                f"rates {list(self.rates)}; expected rates that differ in their first three digits, by "
+                "which runs are named"
             )
         return self
 
@@ -223,8 +228,13 @@ class RunSpec(Frozen):
 
     @property
     def judged_split(self) -> Literal["validation", "test"]:
-        """The rows that the run is measured on: choices never see the test rows."""
+        """The rows that decide what the run came to: choices never see the test rows."""
         return "validation" if self.stage == "select" else "test"
+
+    @property
+    def measured_splits(self) -> tuple[Literal["validation", "test"], ...]:
+        """The rows that the run is measured on before and after training."""
+        return ("validation",) if self.stage == "select" else ("validation", "test")
 
     @property
     def cell(self) -> str:
