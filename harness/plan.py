@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from harness import __version__
+from harness.claim_checks import MOST_SEED, shared_seeds
 from harness.errors import ConfigError
 from harness.matrix import (
     Choices,
@@ -24,7 +25,8 @@ from harness.matrix import (
 )
 from harness.record import PlannedRun, Study
 from harness.recovery import utc_text
-from harness.rehearsal import adapt
+from harness.rehearsal import BLOCK, adapt
+from harness.selection import rate_key
 from harness.slots import Device, Slot, count_places, find_slots, refuse_unfit
 from harness.spec import Matrix, RunSpec
 from harness.store import Store
@@ -115,19 +117,38 @@ def resolve(request: Request) -> Resolved:
     loaded = replace(read, matrix=matrix)
     where = f"rehearsal of {matrix.name}" if request.rehearses else "--set"
     with_overrides(matrix, request.overrides, where)
-    seeds = request.seeds
-    if seeds is not None and (not seeds or len(set(seeds)) != len(seeds)):
-        raise ConfigError(f"--seeds gives {list(seeds)}; expected one or more distinct seeds")
-    chosen_on = matrix.selection.seeds if matrix.selection else ()
-    if set(seeds or ()) & set(chosen_on):
-        raise ConfigError(
-            f"--seeds gives {list(seeds or ())}; {list(chosen_on)} are the matrix's selection seeds, on "
-            "which rates are chosen and no arm is judged"
-        )
+    _refuse_seeds(matrix, asked_seeds(request))
     specs, later = runs_with(matrix, request, {})
     name = f"{matrix.name}-rehearsal" if request.rehearses else matrix.name
     name += f"-block{request.seed_block}" if request.seed_block else ""
     return Resolved(loaded, specs, request.output_dir or Path("results") / name, later=later)
+
+
+def asked_seeds(request: Request) -> tuple[int, ...] | None:
+    """Return the seeds that a command names, in its block of seeds; None if it names none."""
+    if request.seeds is None:
+        return None
+    return tuple(seed + request.seed_block * BLOCK for seed in request.seeds)
+
+
+def _refuse_seeds(matrix: Matrix, seeds: tuple[int, ...] | None) -> None:
+    """Raise: ConfigError if runs can't be judged on the seeds that a command names."""
+    if seeds is None:
+        return
+    if not seeds or len(set(seeds)) != len(seeds):
+        raise ConfigError(f"--seeds gives {list(seeds)}; expected one or more distinct seeds")
+    furthest = max(arm.seed_offset for pair in matrix.pairs.values() for arm in pair.arms.values())
+    if min(seeds) < 0 or max(seeds) + furthest > MOST_SEED:
+        raise ConfigError(f"--seeds gives {list(seeds)}; expected seeds from 0 to below 2^32")
+    chosen_on = matrix.selection.seeds if matrix.selection else ()
+    if set(seeds) & set(chosen_on):
+        raise ConfigError(
+            f"--seeds gives {list(seeds)}; {list(chosen_on)} are the matrix's selection seeds, on "
+            "which rates are chosen and no arm is judged"
+        )
+    shared = [f"--seeds: {'.'.join(at)}: {what}" for at, what in shared_seeds(matrix, seeds)]
+    if shared:
+        raise ConfigError(*shared)
 
 
 def runs_with(
@@ -143,22 +164,17 @@ def runs_with(
         for arm, each in pair.arms.items()
         if each.rates and (name, arm) not in chosen
     }
-    every = expand(matrix, request.overrides, request.seeds, {**stand_ins, **chosen})
+    every = expand(matrix, request.overrides, asked_seeds(request), {**stand_ins, **chosen})
     asked = select(every, request.filters)
     later = {
         spec.run_id
         for spec in asked
-        if spec.stage == "judge" and _rate_key(matrix, spec) in stand_ins
+        if spec.stage == "judge" and rate_key(matrix, spec.pair, spec.arm) in stand_ins
     }
     return (
         tuple(spec for spec in asked if spec.run_id not in later),
         tuple(spec for spec in asked if spec.run_id in later),
     )
-
-
-def _rate_key(matrix: Matrix, spec: RunSpec) -> tuple[str, str]:
-    """The arm whose grid a run's rate is chosen from."""
-    return spec.pair, matrix.pairs[spec.pair].arms[spec.arm].rate_of or spec.arm
 
 
 def study_of(store: Store, plan: Plan, request: Request) -> Study:
@@ -167,7 +183,7 @@ def study_of(store: Store, plan: Plan, request: Request) -> Study:
     Raises: ConfigError if the folder holds a study of another matrix.
     """
     matrix = plan.loaded.matrix
-    planned = [planned_run(spec) for spec in plan.specs]
+    planned = [planned_run(matrix, spec) for spec in plan.specs]
     hashed = matrix_hash(matrix, request.overrides)
     if store.exists():
         study = store.read_study()
@@ -183,7 +199,9 @@ def study_of(store: Store, plan: Plan, request: Request) -> Study:
             )
         have = {p.run_id for p in study.planned}
         more = [p for p in planned if p.run_id not in have]
-        return study.model_copy(update={"planned": (*study.planned, *more)})
+        # Equal but for seeds and limits, in which the newer text holds: rates are chosen on its seeds.
+        text = plan.loaded.text
+        return study.model_copy(update={"planned": (*study.planned, *more), "matrix_text": text})
     if store.has_runs():
         raise ConfigError(
             f"{str(store.root)!r} holds runs but no study.json, which fixes their margins; restore it, "
@@ -205,14 +223,16 @@ def study_of(store: Store, plan: Plan, request: Request) -> Study:
     )
 
 
-def planned_run(spec: RunSpec) -> PlannedRun:
+def planned_run(matrix: Matrix, spec: RunSpec) -> PlannedRun:
     """Return a run as study.json lists it."""
+    is_chosen = spec.stage == "judge" and matrix.pairs[spec.pair].arms[spec.arm].is_swept
     return PlannedRun(
         run_id=spec.run_id,
         pair=spec.pair,
         arm=spec.arm,
         seed=spec.seed,
         grid_rate=spec.grid_rate,
+        chosen_rate=float(str(spec.trainer["learning_rate"])) if is_chosen else None,
     )
 
 

@@ -89,6 +89,7 @@ ORDER = (
     "counting",
     "preflight",
     "schedule",
+    "rounds",
     "bench",
     "stacks",
     "options",
