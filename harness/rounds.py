@@ -6,8 +6,10 @@ this leaves out: running a round (`bench`), and how a rate is chosen (`selection
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from typing import Any
 
+from harness.compute import ComputeRatio, StepFlops
 from harness.counted import FILE, TOKENS, read_counted, to_count, write_counted
 from harness.counting import count_steps
 from harness.errors import MachineError, NewerFormatError, StudyError
@@ -16,6 +18,9 @@ from harness.progress import Display, Event
 from harness.record import Record
 from harness.selection import GridPoint, choose, grid_points, rate_key, waiting
 from harness.store import Store
+
+# Models, ranks and tokens → their steps, and each rank's beside the full one.
+Count = Callable[[Sequence[str], Sequence[int], int], tuple[list[StepFlops], list[ComputeRatio]]]
 
 
 def known_runs(store: Store, plan: Plan, request: Request) -> dict[str, Any]:
@@ -39,7 +44,7 @@ def tell_waiting(store: Store, plan: Plan, display: Display) -> None:
         display.emit(Event("problem", text, {"pair": pair, "arm": arm}))
 
 
-def count_flops(store: Store, plan: Plan, display: Display) -> None:
+def count_flops(store: Store, plan: Plan, display: Display, count: Count = count_steps) -> None:
     """Have the FLOPs counted that claims on compute are about, unless the study has them.
 
     A count that fails is said, and leaves its claim untested: what was trained is reported all the same.
@@ -58,7 +63,7 @@ def count_flops(store: Store, plan: Plan, display: Display) -> None:
     text = f"counting the FLOPs of {len(models)} models at {len(ranks)} ranks"
     display.emit(Event("note", text, {}))
     try:
-        write_counted(store, count_steps(models, ranks, TOKENS)[1])
+        write_counted(store, count(models, ranks, TOKENS)[1])
     except MachineError as error:
         display.emit(Event("problem", f"FLOPs were not counted: {error}", {}))
 

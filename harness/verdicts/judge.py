@@ -119,8 +119,10 @@ def _judge(evidence: Evidence, name: str, claim: Claim) -> ClaimVerdict:
 
 def _reason(parts: Sequence[Part], word: Word) -> str:
     """Say what the word hangs on: every part that has it, or what keeps the claim from being decided."""
-    having = [part for part in parts if part.decides and part.word == word]
-    shown = having if word != "supported" else [part for part in parts if part.decides]
+    deciding = [part for part in parts if part.decides]
+    open_words = ("inconclusive", "not tested")  # a claim with a part untested is inconclusive
+    wanted = open_words if word == "inconclusive" else (word,)
+    shown = [part for part in deciding if part.word in wanted]
     lines = [f"{part.effect.name}: {part.reason}" for part in shown[:3]]
     more = len(shown) - len(lines)
     return " ".join(lines) + (f" And {more} more." if more > 0 else "")

@@ -79,9 +79,14 @@ class ClaimVerdict(Frozen):
 
 
 def leading(parts: Sequence[Part], word: Word) -> Part | None:
-    """Return the part that a word hangs on: the first that has it, or the first of all."""
+    """Return the part that a word hangs on: the first that has it, or the first that is not settled."""
     deciding = [part for part in parts if part.decides]
-    return next((p for p in deciding if p.word == word), deciding[0] if deciding else None)
+    ordered = [
+        *(part for part in deciding if part.word == word),
+        *(part for part in deciding if part.word != "supported"),
+        *deciding,
+    ]
+    return ordered[0] if ordered else None
 
 
 def combine(parts: Sequence[Part]) -> Word:

@@ -9,7 +9,7 @@ from harness.claim_spec import BatchClaim, RateClaim
 from harness.claims import UNDECLARED
 from harness.equivalence import p_above, p_below
 from harness.optimum import Losses, RateRatio, optimum, rate_ratio
-from harness.rule import MINIMUM_SEEDS, Word
+from harness.rule import MINIMUM_SEEDS, Verdict, Word
 from harness.selection import grid_of
 from harness.spec import rate_text
 from harness.stats import Estimate, mean_interval
@@ -63,12 +63,11 @@ def _ratio_part(
         for seed in sorted(ours.keys() & theirs.keys())
         if (a := best[0][seed]) is not None and (b := best[1][seed]) is not None
     )
-    word, reason = _decide_ratio(found, low, high, claim.minimum_seeds)
     waits = [why for each in (arm, baseline) if (why := evidence.waiting.get((claim.pair, each)))]
-    if waits:
-        word, reason = "not tested", f"{waits[0]}."
-    elif claim.pair in evidence.undeclared_pairs:
-        word, reason = UNDECLARED
+    stop: Verdict | None = ("not tested", f"{waits[0]}.") if waits else None
+    if stop is None and claim.pair in evidence.undeclared_pairs:
+        stop = UNDECLARED
+    word, reason = stop or _decide_ratio(found, low, high, claim.minimum_seeds)
     logs = None
     if estimate is not None and estimate.sd is not None:
         logs = Estimate(math.log(estimate.mean), None, None, estimate.n, estimate.sd)
@@ -81,7 +80,7 @@ def _ratio_part(
         ),
         word=word,
         reason=reason,
-        p_supported=found.p_within(low, high),
+        p_supported=None if stop else found.p_within(low, high),
         p_refuted=None if above is None or below is None else min(1.0, 2 * min(above, below)),
         against=seeds_against(word, outside, inside, "outside the range", "inside the range"),
     )

@@ -47,7 +47,7 @@ def plain_words(matrix: Matrix, claim: Claim, word: Word, parts: Sequence[Part])
         baseline = claim.baseline or pair.baseline
         is_full = pair.arms[baseline].method == "full"
         return text.format(arm=claim.arm, baseline="full fine-tuning" if is_full else baseline)
-    open_parts = [part for part in parts if part.decides and part.word == word]
+    open_parts = [part for part in parts if part.decides and part.word != "supported"]
     settled = [part for part in parts if part.decides and part.word == "supported"]
     if word == "inconclusive" and settled and open_parts:
         return f"Part of it holds, the rest is open: {open_parts[0].effect.name}."
