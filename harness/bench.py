@@ -17,8 +17,6 @@ from pathlib import Path
 from types import FrameType
 
 from harness import __version__
-from harness.counted import TOKENS, read_counted, to_count, write_counted
-from harness.counting import count_steps
 from harness.errors import ConfigError, NewerFormatError, RunsFailed, StudyError
 from harness.hub import Obtained, obtain
 from harness.launch import Launch, Launcher
@@ -32,7 +30,7 @@ from harness.progress import Display, Event
 from harness.record import Record, Status
 from harness.recovery import recover, utc_text
 from harness.report import render_report
-from harness.rounds import known_runs, next_round
+from harness.rounds import count_flops, known_runs, next_round, tell_waiting
 from harness.schedule import Conditions, Schedule
 from harness.slots import Slot, hold, processes
 from harness.sources import needs, read_sources, write_sources
@@ -49,13 +47,14 @@ class Outcome:
     statuses: dict[str, Status | None]  # run id → status; None is not run
     interrupted_by: int | None
     view: StudyView | None  # the study as its report shows it; None if none was rendered
+    waits: int = 0  # runs asked for whose learning rate is still not chosen
 
     @property
     def exit_code(self) -> int:
-        """0 if everything asked for is ok, 3 if some runs failed, 128 + signal if interrupted."""
+        """0 if everything asked for is ok, 3 if some runs failed or wait, 128 + signal if interrupted."""
         if self.interrupted_by is not None:
             return 128 + self.interrupted_by
-        is_ok = all(s is Status.OK for s in self.statuses.values())
+        is_ok = not self.waits and all(s is Status.OK for s in self.statuses.values())
         return 0 if is_ok else RunsFailed.exit_code
 
 
@@ -105,10 +104,17 @@ def _bench(
             store.write_study(study_of(store, desk.plan, request))
             display.emit(Event("note", following.note, {}))
         if not signals:
-            _count_flops(store, desk.plan, display)
+            tell_waiting(store, desk.plan, display)
+            count_flops(store, desk.plan, display)
         view = _finish(desk, request)
-    statuses = {k: r.status if r else None for k, r in desk.records.items()}
-    return Outcome(store, statuses, signals[0] if signals else None, view)
+    records = {spec.run_id: desk.records.get(spec.run_id) for spec in desk.plan.specs}
+    return Outcome(
+        store,
+        {run_id: record.status if record else None for run_id, record in records.items()},
+        signals[0] if signals else None,
+        view,
+        waits=len(desk.plan.later),
+    )
 
 
 def _round(request: Request, desk: Desk) -> None:
@@ -118,7 +124,12 @@ def _round(request: Request, desk: Desk) -> None:
         if spec.run_id not in desk.records:
             desk.note(spec, _known_record(desk.store, spec, display))
     desk.refuse_undeclared()
-    pending = [s for s in plan.specs if not _is_done(desk.records[s.run_id], request)]
+    # A failed run is tried once more by a command, and not in each of its rounds.
+    pending = [
+        s
+        for s in plan.specs
+        if s.run_id not in desk.tried and not _is_done(desk.records[s.run_id], request)
+    ]
     needed = max(1, sum(processes(spec) for spec in pending))
     with hold(plan.slots, min(plan.places, needed)) as (slots, shared):
         display.emit(_plan_event(plan, slots, len(plan.specs) - len(pending)))
@@ -127,16 +138,6 @@ def _round(request: Request, desk: Desk) -> None:
             display.emit(Event("problem", text, {"slot": name}))
         if pending:
             _run(request, desk, pending, slots)
-
-
-def _count_flops(store: Store, plan: Plan, display: Display) -> None:
-    """Have the FLOPs counted that claims on compute are about, unless the study has them."""
-    counted = read_counted(store)
-    models, ranks = to_count(plan.loaded.matrix, counted)
-    if models:
-        text = f"counting the FLOPs of {len(models)} models at {len(ranks)} ranks"
-        display.emit(Event("note", text, {}))
-        write_counted(store, count_steps(models, ranks, TOKENS)[1])
 
 
 def _obtain(
@@ -197,6 +198,7 @@ class Desk:
     obtained: Obtained = field(default_factory=Obtained)
     records: dict[str, Record | None] = field(default_factory=dict)
     undeclared: list[str] = field(default_factory=list)
+    tried: set[str] = field(default_factory=set)
     _resolved: list[Resolved] = field(default_factory=list)
 
     def note(self, spec: RunSpec, record: Record | None) -> None:
@@ -209,6 +211,11 @@ class Desk:
         self._resolved.append(Resolved(spec.pair, spec.arm, config))
         found = undeclared_in_study(self.plan.loaded.matrix, self._resolved)
         self.undeclared = [problem for problems in found.values() for problem in problems]
+
+    def sealed(self, spec: RunSpec, record: Record | None) -> None:
+        """Take in what a run of this command came to."""
+        self.tried.add(spec.run_id)
+        self.note(spec, record)
 
     def refuse_undeclared(self) -> None:
         """Raise: ConfigError if arms differ in what was not declared."""
@@ -244,7 +251,7 @@ def _run(request: Request, desk: Desk, pending: Sequence[RunSpec], slots: Sequen
             conditions=conditions,
             slots=slots,
             jobs=desk.plan.jobs,
-            on_sealed=desk.note,
+            on_sealed=desk.sealed,
             urgency=desk.urgency,
             total=len(desk.plan.specs),
             done=len(desk.plan.specs) - len(pending),

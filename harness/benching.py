@@ -193,7 +193,7 @@ def _check_all(
     from harness.store import Store
 
     for stack, launcher in zip(stacks, launchers, strict=True):
-        pending = unfinished(Store(stack.output_dir or plan.output_dir), plan.specs, request)
+        pending = unfinished(Store(stack.output_dir or plan.output_dir), plan.foreseen, request)
         if pending:
             launcher.check(pending)
 

@@ -128,7 +128,9 @@ class RateClaim(_Claim):
     low: Positive = Field(5.0, description="the whole interval of the ratio must lie above it")
     high: Positive = Field(20.0, description="and below it")
     ranks: tuple[Name, ...] = Field((), description="LoRA arms whose optima may drift")
-    drift: Positive = Field(2.0, description="by less than this factor, largest over smallest")
+    drift: Annotated[float, Field(gt=1)] = Field(
+        2.0, description="by less than this factor, largest over smallest"
+    )
 
 
 class BatchClaim(_Claim):
@@ -138,7 +140,7 @@ class BatchClaim(_Claim):
     pairs: tuple[Name, ...] = Field(min_length=2, description="pairs, smallest batch first")
     arm: Name
     baseline: Name | None = None
-    raised: Name = Field(description="a LoRA arm of higher rank")
+    raised: Name = Field(description="a LoRA arm of higher rank, in the pair of the largest batch")
     margin: Positive = Field(description="the growth of the gap that counts as none")
 
 
@@ -171,8 +173,8 @@ def arms_of_claim(claim: Claim) -> list[tuple[str, str | None]]:
         split = [each.split(".", 1) for each in claim.comparisons]
         return [cell for pair, arm in split for cell in ((pair, arm), (pair, None))]
     if isinstance(claim, BatchClaim):
-        names = (claim.arm, claim.raised, claim.baseline)
-        return [(pair, arm) for pair in claim.pairs for arm in names]
+        everywhere = [(pair, arm) for pair in claim.pairs for arm in (claim.arm, claim.baseline)]
+        return [*everywhere, (claim.pairs[-1], claim.raised)]
     if isinstance(claim, LayersClaim):
         return [(claim.pair, arm) for arm in (claim.attention, claim.mlp, claim.every)]
     if isinstance(claim, RankFreeClaim):

@@ -23,7 +23,7 @@ from harness.claim_checks import check_claims
 from harness.errors import ConfigError, did_you_mean
 from harness.frozen import content_hash
 from harness.matrix_checks import applied_overrides, check_matrix
-from harness.matrix_file import explain, keep_plain, place, read_yaml
+from harness.matrix_file import explain_all, keep_plain, place, read_yaml
 from harness.objective import objective_arguments
 from harness.spec import Matrix, RunSpec, Stage
 
@@ -100,13 +100,10 @@ def parse_matrix(text: str, where: str, *, asks_trl: bool = True) -> Matrix:
     try:
         matrix = Matrix.model_validate_json(json.dumps(data))
     except ValidationError as error:
-        problems += [
-            explain(detail, where, root, Matrix)
-            for detail in error.errors()
-            if not any(detail["loc"][: len(path)] == path for path in unplain)
-        ]
+        problems += explain_all(error.errors(), where, root, Matrix, unplain)
     problems += check_matrix(data, where, is_whole=not unplain, asks_trl=asks_trl)
-    problems += [] if matrix is None else check_claims(matrix, where)
+    if matrix is not None:
+        problems += [f"{place(at, where, root)}: {what}" for at, what in check_claims(matrix)]
     if problems or matrix is None:
         raise ConfigError(*dict.fromkeys(problems))
     return matrix
@@ -209,6 +206,8 @@ def matrix_hash(matrix: Matrix, overrides: dict[str, Any]) -> str:
     content = matrix.model_dump(mode="json", exclude={"seeds", "timeout_s", "stall_s"})
     if matrix.selection:
         content["selection"] = {}
+    if matrix.claims:  # words may be mended
+        content["claims"] = {name: claim.deciding() for name, claim in matrix.claims.items()}
     return content_hash({"matrix": content, "overrides": overrides})
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any, get_args, get_origin
+from typing import Annotated, Any, get_args, get_origin
 
 from pydantic import BaseModel
 from ruamel.yaml import YAML
@@ -93,7 +93,30 @@ def place(path: Iterable[str | int], where: str, root: Node | None) -> str:
     """Name a value: the file, its line, its path."""
     path = tuple(path)
     line = _line(root, path)
-    return f"{where}{f':{line}' if line else ''}: {'.'.join(map(str, path))}"
+    named = f": {'.'.join(map(str, path))}" if path else ""
+    return f"{where}{f':{line}' if line else ''}{named}"
+
+
+def explain_all(
+    details: Sequence[Any],
+    where: str,
+    root: Node | None,
+    model: type[BaseModel],
+    besides: Iterable[Path] = (),
+) -> list[str]:
+    """Say every pydantic error of a model in a sentence, but those at or below the paths `besides`.
+
+    Pydantic also calls a list too short if its only item was refused: the item alone is said.
+    """
+    said = set(besides)
+    places = {_walk(model, d["loc"])[0] for d in details}
+    lists = {path[:-1] for path in places if path and isinstance(path[-1], int)}
+    return [
+        explain(detail, where, root, model)
+        for detail in details
+        if not any(_walk(model, detail["loc"])[0][: len(path)] == path for path in said)
+        and not (detail["type"] == "too_short" and _walk(model, detail["loc"])[0] in lists)
+    ]
 
 
 def explain(
@@ -104,12 +127,14 @@ def explain(
     kind_of_file: str = "a matrix",
 ) -> str:
     """Say one pydantic error of a model in a sentence: where, found, expected, what to do."""
-    path = [part for part in detail["loc"] if part != "[key]"]
+    path, holder = _walk(model, detail["loc"])
     at = place(path, where, root)
     kind = detail["type"]
     if kind == "extra_forbidden":
-        known = _fields_at(model, path[:-1])
+        known = _fields(_walk(model, detail["loc"][:-1])[1])
         return f"{at}: is no key of {kind_of_file}{did_you_mean(str(path[-1]), known)}"
+    if kind.startswith("union_tag"):
+        return _explain_tag(detail, path, where, root, _members(holder))
     if kind == "missing":
         return f"{at}: is missing; add it"
     found = detail.get("input")
@@ -206,16 +231,64 @@ def _line(node: Node | None, path: Sequence[Any]) -> int | None:
     return line
 
 
-def _fields_at(model: type[BaseModel], path: Sequence[Any]) -> list[str]:
-    """The keys that the model at a path takes, for did-you-mean."""
+def _explain_tag(
+    detail: Any, path: Path, where: str, root: Node | None, known: Iterable[str]
+) -> str:
+    """Say that the key by which models are told apart is missing, or names none of them."""
+    key = detail["ctx"]["discriminator"].strip("'")
+    expected = f"expected one of {', '.join(known)}"
+    if detail["type"] == "union_tag_not_found":
+        return f"{place(path, where, root)}: has no `{key}`; {expected}"
+    found = detail["ctx"]["tag"]
+    at = place((*path, key), where, root)
+    return f"{at}: found {found!r}{did_you_mean(found, known)}, {expected}"
+
+
+def _walk(model: type[BaseModel], loc: Iterable[str | int]) -> tuple[Path, Any]:
+    """Follow pydantic's place of an error: its path in the file, and the type that stands there.
+
+    Where models are told apart by a key, pydantic's place holds the key's value too; the file's doesn't.
+    """
     kind: Any = model
-    for part in path:
-        if isinstance(kind, type) and issubclass(kind, BaseModel):
-            field = kind.model_fields.get(str(part))
-            kind = field.annotation if field else None
-        elif get_origin(kind) is dict:
-            kind = get_args(kind)[1]
-        options = [a for a in get_args(kind) if isinstance(a, type) and issubclass(a, BaseModel)]
-        if options and get_origin(kind) is not dict:
-            kind = options[0]
+    path: list[str | int] = []
+    for part in loc:
+        members = _members(kind)
+        if part in members:
+            kind = members[str(part)]
+        elif part != "[key]":
+            path.append(part)
+            kind = _below(kind, part)
+    return tuple(path), kind
+
+
+def _below(kind: Any, part: str | int) -> Any:
+    """The type of a value that stands in another under a key."""
+    if isinstance(kind, type) and issubclass(kind, BaseModel):
+        field = kind.model_fields.get(str(part))
+        kind = field.annotation if field else None
+    elif get_origin(kind) is dict:
+        kind = get_args(kind)[1]
+    if get_origin(kind) in (dict, Annotated):
+        return kind
+    options = [a for a in get_args(kind) if isinstance(a, type) and issubclass(a, BaseModel)]
+    return options[0] if options else kind
+
+
+def _members(kind: Any) -> dict[str, type[BaseModel]]:
+    """The models of a union by the value of the key that tells them apart; none of any other type."""
+    if get_origin(kind) is not Annotated:
+        return {}
+    union, info = get_args(kind)[:2]
+    key = getattr(info, "discriminator", None)
+    if not isinstance(key, str):
+        return {}
+    return {
+        tag: model
+        for model in get_args(union)
+        for tag in get_args(model.model_fields[key].annotation)
+    }
+
+
+def _fields(kind: Any) -> list[str]:
+    """The keys that a model takes, for did-you-mean."""
     return list(kind.model_fields) if isinstance(kind, type) and issubclass(kind, BaseModel) else []

@@ -7,12 +7,13 @@ import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
-from itertools import count, islice
 from pathlib import Path
 from typing import Any
 
 from harness import __version__
+from harness.claim_checks import MOST_SEED, shared_seeds
 from harness.errors import ConfigError
+from harness.looks import looks_up_to, seeds_of_look
 from harness.matrix import (
     Choices,
     LoadedMatrix,
@@ -25,7 +26,8 @@ from harness.matrix import (
 )
 from harness.record import PlannedRun, Study
 from harness.recovery import utc_text
-from harness.rehearsal import adapt
+from harness.rehearsal import BLOCK, adapt
+from harness.selection import rate_key
 from harness.slots import Device, Slot, count_places, find_slots, refuse_unfit
 from harness.spec import Matrix, RunSpec
 from harness.store import Store
@@ -56,6 +58,13 @@ class Request:
     until_decided: bool = False  # adds seeds in the matrix's looks until every claim is decided
     max_seeds: int | None = None  # of --until-decided; the last look's if None
     seed_block: int = 0  # shifts every seed, those of the grid too: the same study on other seeds
+
+    def looks(self, matrix: Matrix) -> tuple[int, ...]:
+        """Return the numbers of seeds after which claims may be decided; none without --until-decided.
+
+        Raises: ConfigError if not even the first fits.
+        """
+        return looks_up_to(matrix, self.max_seeds) if self.until_decided else ()
 
 
 @dataclass(frozen=True)
@@ -118,36 +127,55 @@ def resolve(request: Request) -> Resolved:
     loaded = replace(read, matrix=matrix)
     where = f"rehearsal of {matrix.name}" if request.rehearses else "--set"
     with_overrides(matrix, request.overrides, where)
-    seeds = request.seeds
-    if request.until_decided and seeds is not None:
+    if request.until_decided and request.seeds is not None:
         raise ConfigError(
             "--seeds and --until-decided: the looks of the matrix say which seeds run; keep one"
         )
     if request.max_seeds is not None and not request.until_decided:
         raise ConfigError("--max-seeds says where --until-decided ends; add --until-decided")
-    if request.until_decided:
-        first = seeds_of_look(matrix, looks_of(matrix, request)[0])
-        request = replace(request, seeds=first)
-    if seeds is not None and (not seeds or len(set(seeds)) != len(seeds)):
-        raise ConfigError(f"--seeds gives {list(seeds)}; expected one or more distinct seeds")
-    chosen_on = matrix.selection.seeds if matrix.selection else ()
-    if set(seeds or ()) & set(chosen_on):
-        raise ConfigError(
-            f"--seeds gives {list(seeds or ())}; {list(chosen_on)} are the matrix's selection seeds, on "
-            "which rates are chosen and no arm is judged"
-        )
-    specs, later = runs_with(matrix, request, {})
+    looks = request.looks(matrix)
+    _refuse_seeds(matrix, seeds_of_look(matrix, looks[-1]) if looks else asked_seeds(request))
+    first = seeds_of_look(matrix, looks[0]) if looks else None
+    specs, later = runs_with(matrix, request, {}, first)
     name = f"{matrix.name}-rehearsal" if request.rehearses else matrix.name
     name += f"-block{request.seed_block}" if request.seed_block else ""
     return Resolved(loaded, specs, request.output_dir or Path("results") / name, later=later)
 
 
+def asked_seeds(request: Request) -> tuple[int, ...] | None:
+    """Return the seeds that a command names, in its block of seeds; None if it names none."""
+    if request.seeds is None:
+        return None
+    return tuple(seed + request.seed_block * BLOCK for seed in request.seeds)
+
+
+def _refuse_seeds(matrix: Matrix, seeds: tuple[int, ...] | None) -> None:
+    """Raise: ConfigError if runs can't be judged on the seeds that a command names."""
+    if seeds is None:
+        return
+    if not seeds or len(set(seeds)) != len(seeds):
+        raise ConfigError(f"--seeds gives {list(seeds)}; expected one or more distinct seeds")
+    furthest = max(arm.seed_offset for pair in matrix.pairs.values() for arm in pair.arms.values())
+    if min(seeds) < 0 or max(seeds) + furthest > MOST_SEED:
+        raise ConfigError(f"--seeds gives {list(seeds)}; expected seeds from 0 to below 2^32")
+    chosen_on = matrix.selection.seeds if matrix.selection else ()
+    if set(seeds) & set(chosen_on):
+        raise ConfigError(
+            f"--seeds gives {list(seeds)}; {list(chosen_on)} are the matrix's selection seeds, on "
+            "which rates are chosen and no arm is judged"
+        )
+    shared = [f"--seeds: {'.'.join(at)}: {what}" for at, what in shared_seeds(matrix, seeds)]
+    if shared:
+        raise ConfigError(*shared)
+
+
 def runs_with(
-    matrix: Matrix, request: Request, chosen: Choices
+    matrix: Matrix, request: Request, chosen: Choices, seeds: tuple[int, ...] | None = None
 ) -> tuple[tuple[RunSpec, ...], tuple[RunSpec, ...]]:
     """Return the runs that are asked for and known once these rates are chosen, and those to come.
 
-    Raises: ConfigError if a filter matches none of them.
+    seeds: of a look; those that the command or the matrix names if None. Raises: ConfigError if a filter
+    matches none of them.
     """
     stand_ins = {
         (name, arm): each.rates[len(each.rates) // 2]
@@ -155,22 +183,18 @@ def runs_with(
         for arm, each in pair.arms.items()
         if each.rates and (name, arm) not in chosen
     }
-    every = expand(matrix, request.overrides, request.seeds, {**stand_ins, **chosen})
+    judged = seeds or asked_seeds(request)
+    every = expand(matrix, request.overrides, judged, {**stand_ins, **chosen})
     asked = select(every, request.filters)
     later = {
         spec.run_id
         for spec in asked
-        if spec.stage == "judge" and _rate_key(matrix, spec) in stand_ins
+        if spec.stage == "judge" and rate_key(matrix, spec.pair, spec.arm) in stand_ins
     }
     return (
         tuple(spec for spec in asked if spec.run_id not in later),
         tuple(spec for spec in asked if spec.run_id in later),
     )
-
-
-def _rate_key(matrix: Matrix, spec: RunSpec) -> tuple[str, str]:
-    """The arm whose grid a run's rate is chosen from."""
-    return spec.pair, matrix.pairs[spec.pair].arms[spec.arm].rate_of or spec.arm
 
 
 def study_of(store: Store, plan: Plan, request: Request) -> Study:
@@ -179,7 +203,7 @@ def study_of(store: Store, plan: Plan, request: Request) -> Study:
     Raises: ConfigError if the folder holds a study of another matrix.
     """
     matrix = plan.loaded.matrix
-    planned = [planned_run(spec) for spec in plan.specs]
+    planned = [planned_run(matrix, spec) for spec in plan.specs]
     hashed = matrix_hash(matrix, request.overrides)
     if store.exists():
         study = store.read_study()
@@ -193,7 +217,7 @@ def study_of(store: Store, plan: Plan, request: Request) -> Study:
             raise ConfigError(
                 f"study folder {str(store.root)!r} {what}; name another folder with --output-dir"
             )
-        looks = looks_of(matrix, request)
+        looks = request.looks(matrix)
         if request.until_decided and looks != study.looks:
             fixed = f"looks at {list(study.looks)} seeds" if study.looks else "one look"
             raise ConfigError(
@@ -203,7 +227,9 @@ def study_of(store: Store, plan: Plan, request: Request) -> Study:
             )
         have = {p.run_id for p in study.planned}
         more = [p for p in planned if p.run_id not in have]
-        return study.model_copy(update={"planned": (*study.planned, *more)})
+        # Equal but for seeds and limits, in which the newer text holds: rates are chosen on its seeds.
+        text = plan.loaded.text
+        return study.model_copy(update={"planned": (*study.planned, *more), "matrix_text": text})
     if store.has_runs():
         raise ConfigError(
             f"{str(store.root)!r} holds runs but no study.json, which fixes their margins; restore it, "
@@ -222,42 +248,20 @@ def study_of(store: Store, plan: Plan, request: Request) -> Study:
         budget=matrix.budget,
         is_rehearsal=request.rehearses,
         seed_block=request.seed_block,
-        looks=looks_of(matrix, request),
+        looks=request.looks(matrix),
     )
 
 
-def looks_of(matrix: Matrix, request: Request) -> tuple[int, ...]:
-    """Return the numbers of seeds after which claims may be decided; none without --until-decided.
-
-    Raises: ConfigError if not even the first fits.
-    """
-    if not request.until_decided:
-        return ()
-    most = request.max_seeds or matrix.looks[-1]
-    looks = tuple(look for look in matrix.looks if look <= most)
-    if not looks:
-        raise ConfigError(
-            f"--max-seeds {most}: the first look of matrix {matrix.name!r} is at {matrix.looks[0]} seeds; "
-            "expected as many or more"
-        )
-    return looks
-
-
-def seeds_of_look(matrix: Matrix, look: int) -> tuple[int, ...]:
-    """Return the first seeds of a matrix, and the numbers that follow them where it has too few."""
-    taken = {*matrix.seeds, *(matrix.selection.seeds if matrix.selection else ())}
-    more = (seed for seed in count(max(matrix.seeds) + 1) if seed not in taken)
-    return (*matrix.seeds, *islice(more, max(0, look - len(matrix.seeds))))[:look]
-
-
-def planned_run(spec: RunSpec) -> PlannedRun:
+def planned_run(matrix: Matrix, spec: RunSpec) -> PlannedRun:
     """Return a run as study.json lists it."""
+    is_chosen = spec.stage == "judge" and matrix.pairs[spec.pair].arms[spec.arm].is_swept
     return PlannedRun(
         run_id=spec.run_id,
         pair=spec.pair,
         arm=spec.arm,
         seed=spec.seed,
         grid_rate=spec.grid_rate,
+        chosen_rate=float(str(spec.trainer["learning_rate"])) if is_chosen else None,
     )
 
 

@@ -313,6 +313,12 @@ class PlannedRun(Frozen):
         description="the learning rate that the run tries, for an arm that chooses from several; null "
         "for a run that its arm is judged by",
     )
+    chosen_rate: float | None = Field(
+        None,
+        exclude_if=absent(None),
+        description="the learning rate that was chosen from a grid for a run that its arm is judged "
+        "by; null where there is no grid. A grid that is tried again may choose another",
+    )
 
     @property
     def cell(self) -> str:

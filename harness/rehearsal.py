@@ -15,8 +15,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from harness.catalog import DATASETS, MODELS
+from harness.claim_checks import MOST_SEED
 from harness.errors import ConfigError, did_you_mean
-from harness.spec import Arm, DatasetSpec, Evaluation, Matrix, Model, Pair, Task
+from harness.settings import DatasetSpec, Evaluation, Model
+from harness.spec import Arm, Matrix, Pair, Task
 
 STEPS = 2
 BLOCK = 10_000  # between the seeds of one seed block and the next
@@ -41,10 +43,17 @@ def adapt(
 
 
 def with_seed_block(matrix: Matrix, block: int) -> Matrix:
-    """Move every seed by `block` times BLOCK: the same study again, with nothing of its luck."""
+    """Move every seed by `block` times BLOCK: the same study again, with nothing of its luck.
+
+    Raises: ConfigError if a seed would leave what numpy takes.
+    """
     if not block:
         return matrix
     shift = block * BLOCK
+    offsets = [arm.seed_offset for pair in matrix.pairs.values() for arm in pair.arms.values()]
+    chosen_on = matrix.selection.seeds if matrix.selection else ()
+    if max((*matrix.seeds, *chosen_on)) + max(offsets) + shift > MOST_SEED:
+        raise ConfigError(f"--seed-block {block}: expected seeds to stay below 2^32 with it")
     update: dict[str, Any] = {"seeds": tuple(seed + shift for seed in matrix.seeds)}
     if matrix.selection:
         seeds = tuple(seed + shift for seed in matrix.selection.seeds)

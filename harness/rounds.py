@@ -1,19 +1,29 @@
 """What a study runs next: first the grids, then the arms at the rates they chose, then more seeds.
 
-Each round is planned from what the rounds before it left on disk, so that a command that was killed
-goes on where it was. What this leaves out: running a round (`bench`).
+Each round is planned from what the rounds before it left on disk, so that a command that was killed goes
+on where it was. What a study comes to know between rounds stands here too, counted FLOPs included. What
+this leaves out: running a round (`bench`), and how a rate is chosen (`selection`).
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
-from harness.errors import NewerFormatError, StudyError
-from harness.plan import Plan, Request, looks_of, runs_with, seeds_of_look
-from harness.record import Record, Study
-from harness.selection import choose, grid_points
+from harness.compute import ComputeRatio, StepFlops
+from harness.counted import FILE, TOKENS, read_counted, to_count, write_counted
+from harness.counting import count_steps
+from harness.errors import MachineError, NewerFormatError, StudyError
+from harness.looks import seeds_of_look
+from harness.plan import Plan, Request, runs_with
+from harness.progress import Display, Event
+from harness.record import Record
+from harness.selection import GridPoint, choose, grid_points, rate_key, waiting
 from harness.store import Store
 from harness.view import load_view
+
+# Models, ranks and tokens → their steps, and each rank's beside the full one.
+Count = Callable[[Sequence[str], Sequence[int], int], tuple[list[StepFlops], list[ComputeRatio]]]
 
 
 @dataclass(frozen=True)
@@ -30,16 +40,11 @@ def known_runs(store: Store, plan: Plan, request: Request, look: int | None = No
     look: the number of seeds, with --until-decided; the one that the study has come to if None.
     """
     matrix = plan.loaded.matrix
-    looks = looks_of(matrix, request)
+    looks = request.looks(matrix)
     if not store.exists() or (matrix.selection is None and not looks):
         return plan
-    study = store.read_study()
-    if looks:
-        reached = look or _reached(study, looks)
-        request = replace(request, seeds=seeds_of_look(matrix, reached))
-    grid = [run for run in study.planned if run.grid_rate is not None]
-    points = grid_points((run, _readable(store, run.run_id)) for run in grid)
-    specs, later = runs_with(matrix, request, choose(matrix, points))
+    seeds = seeds_of_look(matrix, look or _reached(store, looks)) if looks else None
+    specs, later = runs_with(matrix, request, choose(matrix, _points(store)), seeds)
     return replace(plan, specs=specs, later=later)
 
 
@@ -47,25 +52,67 @@ def next_round(store: Store, plan: Plan, request: Request) -> Round | None:
     """Return what is to run once a plan's runs are done; None if nothing is."""
     known = known_runs(store, plan, request)
     if known.specs != plan.specs:
-        chosen = len(known.specs) - len(plan.specs)
-        return Round(known, f"rates are chosen: {chosen} more runs at them")
-    looks = looks_of(plan.loaded.matrix, request)
+        more = len(known.specs) - len(plan.specs)
+        return Round(known, f"rates are chosen: {more} more runs at them")
+    looks = request.looks(plan.loaded.matrix)
     if not looks or plan.later:
         return None
-    reached = _reached(store.read_study(), looks)
+    reached = _reached(store, looks)
     further = [look for look in looks if look > reached]
     open_claims = [v.claim for v in load_view(store).verdicts if v.word == "inconclusive"]
     if not further or not open_claims:
         return None
-    more = known_runs(store, plan, request, further[0])
     named = ", ".join(open_claims[:5]) + (" …" if len(open_claims) > 5 else "")
-    return Round(more, f"{reached} seeds leave {named} open: on to {further[0]}")
+    note = f"{reached} seeds leave {named} open: on to {further[0]}"
+    return Round(known_runs(store, plan, request, further[0]), note)
 
 
-def _reached(study: Study, looks: tuple[int, ...]) -> int:
+def tell_waiting(store: Store, plan: Plan, display: Display) -> None:
+    """Say of every arm that was asked for and has no rate which runs it waits for."""
+    if not plan.later:
+        return
+    matrix = plan.loaded.matrix
+    why = waiting(matrix, _points(store))
+    arms = dict.fromkeys((spec.pair, spec.arm) for spec in plan.later)
+    for pair, arm in arms:
+        text = f"{pair}.{arm} was not judged: {why[rate_key(matrix, pair, arm)]}"
+        display.emit(Event("problem", text, {"pair": pair, "arm": arm}))
+
+
+def count_flops(store: Store, plan: Plan, display: Display, count: Count = count_steps) -> None:
+    """Have the FLOPs counted that claims on compute are about, unless the study has them.
+
+    A count that fails is said, and leaves its claim untested: what was trained is reported all the same.
+    """
+    try:
+        counted = read_counted(store)
+    except NewerFormatError:
+        raise
+    except StudyError as error:
+        name = store.set_aside(store.root / FILE)
+        display.emit(Event("problem", f"{error}; set aside as {name}", {"file": name}))
+        counted = ()
+    models, ranks = to_count(plan.loaded.matrix, counted)
+    if not models:
+        return
+    text = f"counting the FLOPs of {len(models)} models at {len(ranks)} ranks"
+    display.emit(Event("note", text, {}))
+    try:
+        write_counted(store, count(models, ranks, TOKENS)[1])
+    except MachineError as error:
+        display.emit(Event("problem", f"FLOPs were not counted: {error}", {}))
+
+
+def _reached(store: Store, looks: tuple[int, ...]) -> int:
     """The look that a study's planned runs have come to."""
-    seeds = {run.seed for run in study.planned if run.grid_rate is None}
+    planned = store.read_study().planned
+    seeds = {run.seed for run in planned if run.grid_rate is None}
     return next((look for look in looks if look >= len(seeds)), looks[-1])
+
+
+def _points(store: Store) -> list[GridPoint]:
+    planned = [run for run in store.read_study().planned if run.grid_rate is not None]
+    return grid_points((run, _readable(store, run.run_id)) for run in planned)
 
 
 def _readable(store: Store, run_id: str) -> Record | None:

@@ -70,6 +70,11 @@ def choose(matrix: Matrix, points: Sequence[GridPoint]) -> Choices:
     return chosen
 
 
+def rate_key(matrix: Matrix, pair: str, arm: str) -> tuple[str, str]:
+    """Return the arm whose grid another's rate is chosen from, as choices name it: mostly itself."""
+    return pair, matrix.pairs[pair].arms[arm].rate_of or arm
+
+
 def at_an_edge(matrix: Matrix, chosen: Choices) -> dict[tuple[str, str], str]:
     """Say for each arm whose rate is the lowest or highest of its grid that a better one may lie beyond."""
     found = {}

@@ -5,6 +5,8 @@ A record that can't be read is named in `problems`; the rest of the study is sti
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -31,8 +33,8 @@ from harness.record import (
 )
 from harness.rehearsal import adapt
 from harness.rule import Cells
-from harness.selection import GridPoint, at_an_edge, choose, grid_points, waiting
-from harness.spec import Matrix, RunSpec
+from harness.selection import GridPoint, at_an_edge, choose, grid_points, rate_key, waiting
+from harness.spec import Matrix, RunSpec, rate_text
 from harness.store import Store
 from harness.summary import RunSummary, summarise
 from harness.verdicts.evidence import Evidence
@@ -64,6 +66,7 @@ class StudyView:
     matrix: Matrix
     runs: tuple[RunView, ...]  # those that arms are judged by
     grid: tuple[RunView, ...] = ()  # those that tried the rates of a grid
+    left_out: tuple[RunView, ...] = ()  # those at a rate that their arm's grid no longer says
     problems: tuple[str, ...] = ()
     post_hoc: bool = False  # the margins are not the ones that were hashed before the first run
     undeclared: tuple[str, ...] = ()  # differences between arms that the matrix did not declare
@@ -151,20 +154,46 @@ def load_view(store: Store) -> StudyView:
         )
     counted = _read_counted(store, problems)
     runs = tuple(_load_run(store, matrix, planned, problems) for planned in study.planned)
+    grid = tuple(run for run in runs if run.planned.grid_rate is not None)
+    chosen = choose(matrix, grid_points((r.planned, r.record) for r in grid))
+    judged = [run for run in runs if run.planned.grid_rate is None]
+    left_out = tuple(run for run in judged if not _is_current(matrix, run.planned, chosen))
+    problems += _left_out_notes(matrix, left_out, chosen)
     resolved = [Resolved(r.planned.pair, r.planned.arm, r.resolved_config) for r in runs]
     undeclared = undeclared_in_study(matrix, resolved)
     return StudyView(
         name=store.root.resolve().name,
         study=study,
         matrix=matrix,
-        runs=tuple(run for run in runs if run.planned.grid_rate is None),
-        grid=tuple(run for run in runs if run.planned.grid_rate is not None),
+        runs=tuple(run for run in judged if _is_current(matrix, run.planned, chosen)),
+        grid=grid,
+        left_out=left_out,
         problems=tuple(problems),
         post_hoc=margins_hash(matrix) != study.margins_hash,
         undeclared=tuple(problem for found in undeclared.values() for problem in found),
         undeclared_pairs=frozenset(undeclared),
         flops=counted,
     )
+
+
+def _is_current(matrix: Matrix, planned: PlannedRun, chosen: Choices) -> bool:
+    """Whether a run trained at the rate that its arm's grid says, if there is a grid."""
+    rate = planned.chosen_rate
+    return rate is None or rate == chosen.get(rate_key(matrix, planned.pair, planned.arm))
+
+
+def _left_out_notes(matrix: Matrix, runs: Sequence[RunView], chosen: Choices) -> list[str]:
+    counts = Counter((r.planned.pair, r.planned.arm, r.planned.chosen_rate) for r in runs)
+    notes = []
+    for (pair, arm, rate), n in counts.items():
+        now = chosen.get(rate_key(matrix, pair, arm))
+        says = "no rate yet" if now is None else rate_text(now)
+        shown = "" if rate is None else rate_text(rate)
+        notes.append(
+            f"{pair}.{arm}: {n} run{'' if n == 1 else 's'} at learning rate {shown} left out; its grid "
+            f"was tried again and now says {says}"
+        )
+    return notes
 
 
 def _read_counted(store: Store, problems: list[str]) -> tuple[ComputeRatio, ...]:

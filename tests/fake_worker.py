@@ -38,7 +38,8 @@ from harness.record import (
     Status,
     StepRow,
 )
-from harness.spec import DatasetSpec, Evaluation, Model, RunSpec
+from harness.settings import DatasetSpec, Evaluation, Model
+from harness.spec import RunSpec
 from harness.worker.confine import confine
 
 COMMAND = (sys.executable, "-m", "tests.fake_worker")
@@ -151,13 +152,13 @@ def train_step(attempt: Path, spec: RunSpec, step: int) -> None:
 
 
 def evaluate(attempt: Path, spec: RunSpec, step: int) -> EvaluationPoint:
-    """Write an evaluation phase and return its point on the test rows."""
+    """Write an evaluation phase and return its point on the rows that the run is judged on."""
     begin_ns = time.monotonic_ns()
     phase(attempt, "evaluate", begin_ns=begin_ns, step=step)
     metric = "nll" if spec.task == "sft" else "reward"
     return EvaluationPoint(
         step=step,
-        split="test",
+        split=spec.judged_split,
         metric=metric,
         value=quality(spec, step, metric),
         rows=spec.dataset.test_rows,
@@ -210,10 +211,15 @@ def finish(
 
 
 def quality(spec: RunSpec, step: int, metric: str) -> float:
-    """Return a metric that improves with the steps; seed and arm move it a little."""
+    """Return a metric that improves with the steps; seed and arm move it a little.
+
+    A run of a grid learns less the further its rate lies from 1e-3.
+    """
     word = f"{spec.pair}.{spec.seed}.{spec.arm}.{step and metric}".encode()
     jitter = int(hashlib.sha256(word).hexdigest()[:8], 16) / 16**8 * 0.02
     learnt = 1 - math.exp(-step / 10)
+    if spec.grid_rate is not None:
+        learnt *= max(0.0, 1 - 0.2 * abs(math.log10(spec.grid_rate / 1e-3)))
     return 2.0 - 1.0 * learnt + jitter if metric == "nll" else 0.3 + 0.4 * learnt + jitter
 
 

@@ -26,7 +26,7 @@ from torch.distributed.fsdp import FSDPModule, register_fsdp_forward_method
 from transformers import AutoModelForCausalLM
 
 from harness.catalog import MODELS, ModelFacts
-from harness.spec import Evaluation, Model, Parallel
+from harness.settings import Evaluation, Model, Parallel
 from harness.worker.architectures import toy_config
 from harness.worker.held_out import HeldOutReward
 from harness.worker.models import load_model

@@ -26,7 +26,8 @@ from harness.record import (
     Status,
     Study,
 )
-from harness.spec import Arm, DatasetSpec, Evaluation, Lora, Matrix, Model, Pair, RunSpec
+from harness.settings import DatasetSpec, Evaluation, Lora, Model
+from harness.spec import Arm, Matrix, Pair, RunSpec
 from harness.summary import summarise
 from harness.view import RunView, StudyView
 from tests.study_parts import (

@@ -8,7 +8,7 @@ import pytest
 
 from harness.estimate import estimate_memory, pool_note, pool_problem, smallest_sharding
 from harness.rates import Assumed
-from harness.spec import Lora
+from harness.settings import Lora
 from tests.plan_matrix import CARD, H100, facts_of, load_of, run_of
 
 GIB = 2**30

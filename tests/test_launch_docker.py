@@ -24,7 +24,7 @@ from harness.launch.docker import (
 from harness.launch.docker_engine import connect
 from harness.launch.engine import EngineGone, Order
 from harness.record import Container
-from harness.spec import Model, Parallel
+from harness.settings import Model, Parallel
 from tests.fake_engine import TELLS, FakeEngine, ended
 from tests.fake_worker import make_attempt
 from tests.plan_matrix import run_of

@@ -19,7 +19,8 @@ from harness.launch.local import LocalLauncher, worker_variables
 from harness.launch.parallel import config_file, launch_arguments, mixed_precision
 from harness.launch.watch import Limits, Watched
 from harness.record import Exit, Status
-from harness.spec import Parallel, RunSpec
+from harness.settings import Parallel
+from harness.spec import RunSpec
 from tests.fake_ranks import COMMAND
 from tests.fake_worker import make_attempt
 from tests.test_launch_local import is_gone
@@ -92,7 +93,7 @@ import sys, time
 from pathlib import Path
 from harness.launch import Launch
 from harness.launch.local import LocalLauncher
-from harness.spec import Parallel
+from harness.settings import Parallel
 from tests.fake_ranks import COMMAND
 launcher = LocalLauncher(is_cold=True, parallel=COMMAND)
 launch = Launch(parallel=Parallel(processes=2, strategy="ddp"), waits_for_sampler=False)

@@ -8,7 +8,7 @@ import pytest
 
 from harness.matrix import expand, load_matrix, parse_matrix
 from harness.outlook import Ground, outlook, spend
-from harness.spec import Parallel
+from harness.settings import Parallel
 from tests.plan_matrix import CARD, H100, MATRIX
 
 SPECS = expand(parse_matrix(MATRIX, "eight"))

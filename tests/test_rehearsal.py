@@ -12,10 +12,11 @@ from harness.catalog import DATASETS
 from harness.errors import ConfigError
 from harness.matrix import expand, load_matrix, parse_matrix
 from harness.record import Status
-from harness.rehearsal import LENGTHS, STEPS, adapt, rehearsal_notes
+from harness.rehearsal import BLOCK, LENGTHS, STEPS, adapt, rehearsal_notes
 from harness.store import Store
 from harness.view import load_view
 from tests.conftest import MATRIX
+from tests.grid_matrix import GRID
 
 PAGE = ("blog", "smollm3", "doc-examples")
 # What a rehearsal may give another value; every other argument is the matrix's own.
@@ -144,3 +145,25 @@ def test_smollm3_is_rehearsed_through_trl_without_a_network(tmp_path):
 @pytest.mark.parametrize("name", ["blog", "doc-examples"])
 def test_every_run_of_the_page_is_rehearsed(name, tmp_path):
     check(name, tmp_path / "study", rehearse(name, tmp_path / "study"))
+
+
+def test_a_block_moves_the_seeds_of_both_stages_and_nothing_else():
+    grid = parse_matrix(GRID, "m")
+    moved = adapt(grid, seed_block=3)
+    assert moved.seeds == (3 * BLOCK, 3 * BLOCK + 1)
+    assert moved.selection.seeds == (3 * BLOCK + 100, 3 * BLOCK + 101)
+    kept = {"seeds": grid.seeds, "selection": grid.selection}
+    assert moved.model_copy(update=kept) == grid
+    assert adapt(grid, seed_block=0) == grid
+    with pytest.raises(ConfigError, match="below 2"):
+        adapt(grid, seed_block=10**6)
+
+
+def test_a_rehearsal_tries_one_rate_of_a_grid_and_judges_nothing():
+    matrix = adapt(parse_matrix(GRID, "m"), rehearses=True)
+    specs = {s.cell: s for s in expand(matrix)}
+    assert all(s.stage == "judge" for s in specs.values())
+    for arm in ("lora", "twin"):
+        assert specs[f"sft-micro.{arm}.s0"].trainer["learning_rate"] == 1e-3
+    assert specs["sft-micro.twin.s0"].training_seed == 5000
+    assert matrix.selection is None

@@ -18,8 +18,9 @@ from harness.plan import Request
 from harness.progress import Quiet
 from harness.record import Status
 from harness.schedule import Conditions, Schedule
+from harness.settings import Parallel
 from harness.slots import Slot
-from harness.spec import Parallel, RunSpec
+from harness.spec import RunSpec
 from harness.store import Store
 from tests.conftest import MATRIX
 from tests.fake_worker import COMMAND

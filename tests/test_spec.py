@@ -7,7 +7,8 @@ from pydantic import ValidationError
 
 from harness.frozen import canonical_json, content_hash
 from harness.matrix import expand, parse_matrix
-from harness.spec import Arm, DatasetSpec, Lora
+from harness.settings import DatasetSpec, Lora
+from harness.spec import Arm
 from tests.conftest import MATRIX
 
 

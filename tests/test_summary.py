@@ -17,7 +17,8 @@ from harness.record import (
     Status,
     StepRow,
 )
-from harness.spec import DatasetSpec, Evaluation, Model, RunSpec
+from harness.settings import DatasetSpec, Evaluation, Model
+from harness.spec import RunSpec
 from harness.summary import (
     assign_phases,
     device_peaks,

@@ -11,8 +11,8 @@ from harness.activations import ElementBytes, cache_bytes_per_token, layer_bytes
 from harness.catalog import ATTENTION_LAYERS as ATTENTION
 from harness.catalog import MLP_LAYERS as MLP
 from harness.catalog import MODELS
+from harness.settings import Lora
 from harness.sizes import count_groups, count_lora
-from harness.spec import Lora
 from harness.worker.architectures import full_config, meta_model
 from harness.worker.models import DTYPES, count_parameters
 from tests.plan_matrix import load_of, run_of

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from trl.rewards import accuracy_reward, reasoning_accuracy_reward
 
-from harness.spec import Model
+from harness.settings import Model
 from harness.worker.data import Request
 from harness.worker.data.answers import can_be_parsed
 from harness.worker.models import load_model

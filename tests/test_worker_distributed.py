@@ -16,7 +16,8 @@ from harness.launch.watch import Limits, Watched
 from harness.matrix import expand, parse_matrix
 from harness.parity import undeclared_differences
 from harness.record import Distributed, Status
-from harness.spec import Parallel, RunSpec, Strategy
+from harness.settings import Parallel, Strategy
+from harness.spec import RunSpec
 from tests.conftest import MATRIX
 from tests.waiting import wait_until
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from harness.spec import Evaluation
+from harness.settings import Evaluation
 from harness.worker.held_out import HeldOutReward, SilentProgress, engine_beside
 
 

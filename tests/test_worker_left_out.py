@@ -13,7 +13,7 @@ from harness.plan import Request
 from harness.progress import Quiet
 from harness.record import Result, Status
 from harness.report_tables import rows_left_out
-from harness.spec import DatasetSpec, Model
+from harness.settings import DatasetSpec, Model
 from harness.store import Store
 from harness.view import load_view
 from harness.worker.data import load_splits

@@ -14,7 +14,7 @@ from harness.errors import ConfigError
 from harness.launch import Launch
 from harness.matrix import expand, parse_matrix
 from harness.parity import undeclared_differences
-from harness.spec import Lora
+from harness.settings import Lora
 from harness.worker.architectures import meta_model, toy_config
 from harness.worker.methods import match_precision, peft_config
 from harness.worker.progress import Progress

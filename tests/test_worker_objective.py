@@ -7,7 +7,7 @@ import torch
 from datasets import Dataset
 
 from harness.objective import objective_arguments
-from harness.spec import Model
+from harness.settings import Model
 from harness.worker.models import load_model
 
 LONGEST = 6  # tokens of a completion

@@ -12,7 +12,8 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from harness.spec import DatasetSpec, Evaluation, Model, RunSpec
+from harness.settings import DatasetSpec, Evaluation, Model
+from harness.spec import RunSpec
 from harness.worker.preflight import check, main
 from tests.repository_folder import fixture_rows, repository, write_parquet
 

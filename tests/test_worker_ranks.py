@@ -11,7 +11,7 @@ import pytest
 
 from harness.launch import Launch
 from harness.record import Result, Status
-from harness.spec import Parallel
+from harness.settings import Parallel
 from harness.worker import ranks
 from harness.worker.distributed import conclude
 from harness.worker.ranks import ALONE, Rank, is_consequence, leave_word, rank_of

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -16,7 +17,7 @@ from harness.launch.local import LocalLauncher
 from harness.matrix import expand, parse_matrix
 from harness.parity import undeclared_differences
 from harness.record import EvaluationPoint, Split, Status
-from harness.spec import Evaluation, Model
+from harness.settings import Evaluation, Model
 from harness.worker.callbacks import StepJournal
 from harness.worker.data import Splits, limited
 from harness.worker.held_out import HeldOutReward
@@ -180,9 +181,27 @@ def test_a_whole_run_is_evaluated_before_and_after(session):
     assert [p.step for p in result.evaluations] == [0, 0, 3, 3]
 
 
-def train_toy(session: Session, training: Any) -> Any:
+def test_a_run_that_tries_a_rate_sees_no_test_rows_and_is_judged_on_those_of_validation(session):
+    tries = replace(session, spec=session.spec.model_copy(update={"stage": "select"}))
+    result = train_toy(tries, lambda: setattr(session.progress, "steps_done", 3))
+    assert result.status is Status.OK
+    assert [(p.split, p.step) for p in result.evaluations] == [("validation", 0), ("validation", 3)]
+
+
+def test_a_rate_at_which_the_validation_rows_get_worse_diverged(session):
+    tries = replace(session, spec=session.spec.model_copy(update={"stage": "select"}))
+
+    def rises(split: Split, step: int) -> EvaluationPoint:
+        return point(split, step).model_copy(update={"value": 1.0 + step})
+
+    result = train_toy(tries, lambda: setattr(session.progress, "steps_done", 3), rises)
+    assert result.status is Status.DIVERGED
+    assert result.reason == "held-out NLL rose by 3.00 nats over the untrained model's"
+
+
+def train_toy(session: Session, training: Any, measure: Any = point) -> Any:
     steps = StepJournal(session.journal, session.progress, 1)
-    return train(session, trainer_of(Toy(), train=training), steps, point)
+    return train(session, trainer_of(Toy(), train=training), steps, measure)
 
 
 def test_grpo_that_loses_its_numbers_ends_as_nan_and_is_not_tried_again(tmp_path):

@@ -7,7 +7,7 @@ from datasets import Dataset
 from trl import SFTConfig, SFTTrainer
 
 from harness.errors import ConfigError
-from harness.spec import Model
+from harness.settings import Model
 from harness.worker.models import load_model
 from harness.worker.templates import (
     DATE,

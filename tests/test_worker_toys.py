@@ -10,7 +10,7 @@ import torch
 
 from harness.catalog import MODELS
 from harness.errors import ConfigError, MachineError
-from harness.spec import Model
+from harness.settings import Model
 from harness.worker.models import load_model
 from harness.worker.toys import byte_tokenizer, locate, write
 

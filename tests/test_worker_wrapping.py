@@ -21,7 +21,8 @@ from transformers import AutoModelForCausalLM
 from harness.catalog import MODELS
 from harness.launch import Launch
 from harness.launch.parallel import launch_arguments
-from harness.spec import Parallel, RunSpec, Strategy
+from harness.settings import Parallel, Strategy
+from harness.spec import RunSpec
 from harness.worker.architectures import toy_config
 from tests.fake_worker import make_attempt
 

@@ -17,7 +17,8 @@ from pydantic import Field
 
 from harness.frozen import Count, Frozen, PositiveInt, absent
 from harness.record import Container, Exit, Source
-from harness.spec import Parallel, RunSpec
+from harness.settings import Parallel
+from harness.spec import RunSpec
 
 if TYPE_CHECKING:
     from harness.launch.ending import Stop

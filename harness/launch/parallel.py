@@ -22,7 +22,8 @@ from harness.launch import Launch
 from harness.launch.ending import Stop, count_oom_kills
 from harness.launch.group import ProcessGroup
 from harness.record import Exit
-from harness.spec import RunSpec, Strategy
+from harness.settings import Strategy
+from harness.spec import RunSpec
 
 COMMAND = (sys.executable, "-m", "harness.worker.distributed")
 _SHIPPED = (

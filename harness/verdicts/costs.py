@@ -7,16 +7,18 @@ import math
 from harness.claim_spec import ComputeClaim, MemoryClaim
 from harness.compute import ComputeRatio
 from harness.equivalence import p_above, p_below
-from harness.ratios import PHASE_NAMES, TRAINING, Interval, MemoryComparison, compare_field
+from harness.ratios import PHASE_NAMES, TRAINING, MemoryComparison, compare_field
 from harness.ratios import compare_memory as compare
-from harness.rule import MINIMUM_SEEDS, Word
-from harness.stats import Estimate
+from harness.record import Status
+from harness.rule import MINIMUM_SEEDS, Side, Verdict
+from harness.stats import NO_SPREAD, Estimate
 from harness.summary import WHOLE_RUN
 from harness.verdicts.evidence import Evidence, seeds_against, undecided
 from harness.verdicts.model import Effect, Part
 
 # A phase's ratio stands beside the one in training, which decides.
 OTHER_PHASES = (*(phase for phase in PHASE_NAMES if phase != TRAINING), WHOLE_RUN)
+OUT_OF_MEMORY = frozenset({Status.OOM_GPU.value, Status.OOM_HOST.value})
 
 
 def judge_memory(evidence: Evidence, claim: MemoryClaim) -> list[Part]:
@@ -35,26 +37,26 @@ def _memory_parts(evidence: Evidence, claim: MemoryClaim, comparison: str) -> li
     parts: list[Part] = []
     for phase in (TRAINING, *OTHER_PHASES):
         for found in compare(ours.runs, theirs.runs, shared, phase, evidence.confidence):
-            decides = not parts
-            word, reason = stop or _below(found.ratio, claim.at_most, claim.minimum_seeds)
-            parts.append(_memory_part(found, name, claim.at_most, word, reason, decides=decides))
-    if not parts:
-        effect = Effect(name=f"memory, {name}", unit="ratio", value=None, ceiling=claim.at_most)
-        word, reason = stop or ("not tested", "No lens has a reading in every compared run.")
-        return [Part(effect=effect, word=word, reason=reason)]
+            decides = phase == TRAINING and not parts
+            verdict = stop or _below(found, claim, ours, theirs)
+            parts.append(_memory_part(found, name, claim.at_most, verdict, decides=decides))
+    if not any(part.decides for part in parts):
+        effect = Effect(
+            name=f"memory in training, {name}", unit="ratio", value=None, ceiling=claim.at_most
+        )
+        word, reason = stop or _without_memory(claim, ours, theirs)
+        p_refuted = 0.0 if word == "refuted" else None  # nothing is estimated
+        parts.insert(0, Part(effect=effect, word=word, reason=reason, p_refuted=p_refuted))
     return parts
 
 
 def _memory_part(
-    found: MemoryComparison, name: str, at_most: float, word: Word, reason: str, *, decides: bool
+    found: MemoryComparison, name: str, at_most: float, verdict: Verdict, *, decides: bool
 ) -> Part:
-    ratio = found.ratio
-    logs = None
-    if ratio is not None and found.log_sd is not None:
-        logs = Estimate(math.log(ratio.value), None, None, ratio.n, found.log_sd)
-    bound = math.log(at_most)
+    ratio, (word, reason) = found.ratio, verdict
     over = [seed for seed, value in found.by_seed if value >= at_most]
     under = [seed for seed, value in found.by_seed if value < at_most]
+    p_supported, p_refuted = _p_memory(found, at_most)
     return Part(
         effect=Effect(
             name=f"{found.statistic}, {name}",
@@ -69,24 +71,72 @@ def _memory_part(
         word=word,
         reason=reason,
         decides=decides,
-        p_supported=p_below(logs, bound),
-        p_refuted=p_above(logs, bound),
+        p_supported=p_supported,
+        p_refuted=p_refuted,
         against=seeds_against(word, over, under, "not below", "below") if decides else (),
     )
 
 
-def _below(ratio: Interval | None, at_most: float, minimum: int) -> tuple[Word, str]:
+def _p_memory(found: MemoryComparison, at_most: float) -> tuple[float | None, float | None]:
+    """Return the p values of a ratio: below its bound, and above it."""
+    if found.ratio is None or found.log_sd is None:
+        return None, None
+    if _is_fixed(found):  # nothing in it is left to chance
+        return float(found.ratio.value >= at_most), float(found.ratio.value <= at_most)
+    logs = Estimate(math.log(found.ratio.value), None, None, found.ratio.n, found.log_sd)
+    bound = math.log(at_most)
+    return p_below(logs, bound), p_above(logs, bound)
+
+
+def _is_fixed(found: MemoryComparison) -> bool:
+    """Whether the ratio is the same in every seed: shapes decide what an allocator takes, not luck."""
+    return found.log_sd is not None and found.log_sd <= NO_SPREAD
+
+
+def _below(found: MemoryComparison, claim: MemoryClaim, ours: Side, theirs: Side) -> Verdict:
     """Choose the word for 'this ratio stays below a bound'."""
-    if ratio is None or ratio.low is None or ratio.high is None or ratio.n < MINIMUM_SEEDS:
+    ratio, at_most = found.ratio, claim.at_most
+    minimum = max(claim.minimum_seeds, MINIMUM_SEEDS)
+    if ratio is None or ratio.low is None or ratio.high is None or ratio.n < minimum:
         n = ratio.n if ratio else 0
-        return "inconclusive", f"{n} seeds; at least {max(minimum, MINIMUM_SEEDS)} are needed."
-    if ratio.n < minimum:
-        return "inconclusive", f"{ratio.n} seeds; the claim asks for {minimum}."
+        return "inconclusive", f"{n} seed{'' if n == 1 else 's'}; at least {minimum} are needed."
+    if _is_fixed(found) and _are_copies(ours, theirs):
+        return "inconclusive", "Not even the runs' times differ between seeds: they may be copies."
+    how = "It is the same in every seed, and" if _is_fixed(found) else "The whole interval"
     if ratio.high < at_most:
-        return "supported", f"The whole interval stays below {at_most:.0%}."
+        if ours.lost or theirs.lost:
+            lost = ", ".join(
+                f"{side.name}.s{seed} ({why})"
+                for side in (ours, theirs)
+                for seed, why in side.lost.items()
+            )
+            return "inconclusive", f"Without a result: {lost}, so the others can't support it."
+        return "supported", f"{how} stays below {at_most:.0%}."
     if ratio.low > at_most:
-        return "refuted", f"The whole interval lies above {at_most:.0%}."
+        if theirs.lost:
+            return (
+                "inconclusive",
+                f"Runs of {theirs.name} have no result, so the others can't refute it.",
+            )
+        return "refuted", f"{how} lies above {at_most:.0%}."
     return "inconclusive", f"The interval holds {at_most:.0%}."
+
+
+def _are_copies(*sides: Side) -> bool:
+    return any(
+        len({run.wall_s for run in side.runs.values() if run is not None}) == 1 for side in sides
+    )
+
+
+def _without_memory(claim: MemoryClaim, ours: Side, theirs: Side) -> Verdict:
+    """Choose the word where no lens has a reading in every compared run."""
+    is_out = bool(ours.lost) and not ours.finished and OUT_OF_MEMORY.issuperset(ours.lost.values())
+    if is_out and not theirs.lost and theirs.finished >= max(claim.minimum_seeds, MINIMUM_SEEDS):
+        return "refuted", (
+            f"Every run of {ours.name} ran out of memory, while {theirs.name} finished in all "
+            f"{theirs.finished} seeds."
+        )
+    return "not tested", "No lens has a reading in every compared run."
 
 
 def judge_compute(evidence: Evidence, claim: ComputeClaim) -> list[Part]:

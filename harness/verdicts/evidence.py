@@ -7,13 +7,13 @@ from dataclasses import dataclass, field
 
 from harness.claim_checks import UNITS
 from harness.claim_spec import Measure
-from harness.claims import cell_losses
+from harness.claims import UNDECLARED, cell_losses
 from harness.compute import ComputeRatio
 from harness.equivalence import p_above, p_below, p_within
 from harness.multiplicity import plan_looks
 from harness.power import ALPHA, seeds_needed
 from harness.rule import Cells, Side, Word, decide, gather
-from harness.selection import GridPoint
+from harness.selection import GridPoint, rate_key
 from harness.spec import Matrix, Pair
 from harness.stats import CONFIDENCE, Estimate, paired_difference
 from harness.verdicts.model import Effect, Part
@@ -96,6 +96,7 @@ class Comparison:
     worse: Estimate | None
     gain: float | None  # of the arm that improved less on the untrained model
     baseline_gain: float | None
+    unmeasured: tuple[str, ...] = ()  # cells that ended ok and yet lack the figure that is compared
 
     @property
     def by_seed(self) -> tuple[tuple[int, float], ...]:
@@ -104,9 +105,18 @@ class Comparison:
         return tuple((seed, self.ours[seed] - self.theirs[seed]) for seed in shared)
 
     @property
+    def seeds(self) -> int:
+        """In how many seeds there is something to judge by: both results, or those of one arm alone.
+
+        The latter where the other can't be trained at all.
+        """
+        return self.worse.n if self.worse else max(self.arm.finished, self.baseline.finished)
+
+    @property
     def lost(self) -> tuple[str, ...]:
         """Cells without a result, and why."""
-        return (*cell_losses(self.pair, self.arm), *cell_losses(self.pair, self.baseline))
+        known = (*cell_losses(self.pair, self.arm), *cell_losses(self.pair, self.baseline))
+        return (*known, *self.unmeasured)
 
 
 def compare(
@@ -120,7 +130,13 @@ def compare(
     gains = [_gain(evidence, pair, side) for side in (ours, theirs)]
     known = [gain for gain in gains if gain is not None]
     gain = min(known) if len(known) == len(gains) else None
-    return Comparison(pair, ours, theirs, a, b, worse, gain, gains[1])
+    unmeasured = tuple(
+        f"{pair}.{side.name}.s{seed}: no {measure}"
+        for side, values in ((ours, a), (theirs, b))
+        for seed in side.runs
+        if seed not in side.lost and seed not in values
+    )
+    return Comparison(pair, ours, theirs, a, b, worse, gain, gains[1], unmeasured)
 
 
 def effect_of(
@@ -171,7 +187,9 @@ def match_part(
                 "little to match in."
             ),
         )
-    word, reason = enough_seeds(word, reason, found.worse, minimum_seeds)
+    if word in ("supported", "refuted") and found.unmeasured:
+        word, reason = "inconclusive", f"Without a result: {'; '.join(found.unmeasured)}."
+    word, reason = enough_seeds(word, reason, found.seeds, minimum_seeds)
     p_supported, p_refuted = p_below(found.worse, margin), p_above(found.worse, margin)
     if (
         word == "refuted" and found.worse is None
@@ -216,13 +234,10 @@ def needed(evidence: Evidence, worse: Estimate | None, margin: float) -> int | N
     return seeds_needed(margin, worse.sd, alpha=evidence.alpha)
 
 
-def enough_seeds(
-    word: Word, reason: str, estimate: Estimate | None, minimum: int
-) -> tuple[Word, str]:
+def enough_seeds(word: Word, reason: str, seeds: int, minimum: int) -> tuple[Word, str]:
     """Withhold a word that rests on fewer seeds than the claim asks for."""
-    n = estimate.n if estimate else None
-    if word in ("supported", "refuted") and n is not None and n < minimum:
-        return "inconclusive", f"{n} seeds; the claim asks for {minimum}. They say: {reason}"
+    if word in ("supported", "refuted") and seeds < minimum:
+        return "inconclusive", f"{seeds} seeds; the claim asks for {minimum}. They say: {reason}"
     return word, reason
 
 
@@ -248,17 +263,12 @@ def seeds_against(
 def undecided(evidence: Evidence, pair: str, arms: Sequence[str]) -> tuple[Word, str] | None:
     """Say why arms can't be compared, whatever was measured."""
     for arm in arms:
-        key = evidence.pair(pair).arms[arm].rate_of or arm
-        if (pair, key) in evidence.waiting:
-            return "not tested", f"{arm}: {evidence.waiting[pair, key]}."
+        key = rate_key(evidence.matrix, pair, arm)
+        if key in evidence.waiting:
+            return "not tested", f"{arm}: {evidence.waiting[key]}."
         if not evidence.seeds(pair, arm):
             return "not tested", f"No run of {pair}.{arm} is planned."
-    if pair in evidence.undeclared_pairs:
-        return "inconclusive", (
-            "The arms differ in trainer arguments that the matrix does not declare, so a difference "
-            "would not be the method's alone."
-        )
-    return None
+    return UNDECLARED if pair in evidence.undeclared_pairs else None
 
 
 def _gain(evidence: Evidence, pair: str, side: Side) -> float | None:

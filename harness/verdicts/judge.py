@@ -21,12 +21,14 @@ from harness.claim_spec import (
 from harness.claims import cell_losses
 from harness.multiplicity import holm
 from harness.rule import Word
+from harness.selection import rate_key
 from harness.spec import Matrix
+from harness.verdicts.capacity import judge_capacity
 from harness.verdicts.costs import judge_compute, judge_memory
 from harness.verdicts.evidence import Evidence
 from harness.verdicts.matching import judge_layers, judge_match, judge_rank_free
 from harness.verdicts.model import ClaimVerdict, Part, combine, combined_p, leading
-from harness.verdicts.sweeps import judge_batch, judge_capacity, judge_rates
+from harness.verdicts.sweeps import judge_batch, judge_rates
 from harness.verdicts.words import plain_words
 
 FAMILY_ERROR = 0.05  # one-sided, over all claims of a study
@@ -48,6 +50,8 @@ def judge_claims(evidence: Evidence) -> list[ClaimVerdict]:
     """Judge every claim of a matrix; a matrix without any is judged by each arm's match."""
     claims = claims_of(evidence.matrix)
     verdicts = [_judge(evidence, name, claim) for name, claim in claims.items()]
+    if evidence.matrix.scale == "rehearsal":
+        return verdicts
     return _with_controls(_corrected(verdicts, FAMILY_ERROR / max(1, len(evidence.looks))))
 
 
@@ -102,7 +106,7 @@ def _judge(evidence: Evidence, name: str, claim: Claim) -> ClaimVerdict:
         sentence=claim.sentence,
         margin=margin_text(matrix, claim),
         word=word,
-        plain=plain_words(claim, word, parts),
+        plain=plain_words(matrix, claim, word, parts),
         reason=REHEARSED if is_rehearsal else _reason(parts, word),
         parts=tuple(parts),
         against=tuple(_against(evidence, claim, parts, word)),
@@ -115,8 +119,10 @@ def _judge(evidence: Evidence, name: str, claim: Claim) -> ClaimVerdict:
 
 def _reason(parts: Sequence[Part], word: Word) -> str:
     """Say what the word hangs on: every part that has it, or what keeps the claim from being decided."""
-    having = [part for part in parts if part.decides and part.word == word]
-    shown = having if word != "supported" else [part for part in parts if part.decides]
+    deciding = [part for part in parts if part.decides]
+    open_words = ("inconclusive", "not tested")  # a claim with a part untested is inconclusive
+    wanted = open_words if word == "inconclusive" else (word,)
+    shown = [part for part in deciding if part.word in wanted]
     lines = [f"{part.effect.name}: {part.reason}" for part in shown[:3]]
     more = len(shown) - len(lines)
     return " ".join(lines) + (f" And {more} more." if more > 0 else "")
@@ -141,7 +147,7 @@ def _against(evidence: Evidence, claim: Claim, parts: Sequence[Part], word: Word
             if part.p_equal is not None and part.p_equal > evidence.alpha
         ]
     for pair, arm in dict.fromkeys(_resolved(evidence, claim)):
-        edge = evidence.edges.get((pair, arm))
+        edge = evidence.edges.get(rate_key(evidence.matrix, pair, arm))
         if edge:
             lines.append(edge)
     return list(dict.fromkeys(lines))

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import combinations
+from itertools import combinations, permutations
 
 from harness.claim_spec import LayersClaim, MatchClaim, RankFreeClaim
+from harness.claims import cell_losses
 from harness.equivalence import p_above, p_below, p_within
-from harness.rule import MINIMUM_SEEDS, Word
-from harness.stats import Estimate
+from harness.rule import MINIMUM_SEEDS, Word, decide
+from harness.stats import NO_SPREAD, Estimate
 from harness.verdicts.evidence import (
     Comparison,
     Evidence,
@@ -55,9 +56,12 @@ def _equivalent(evidence: Evidence, claim: RankFreeClaim, arm: str, baseline: st
     word, reason = undecided(evidence, claim.pair, (arm, baseline)) or decide_equal(
         found, claim.margin, claim.gain_margins
     )
-    word, reason = enough_seeds(word, reason, found.worse, claim.minimum_seeds)
+    word, reason = enough_seeds(word, reason, found.seeds, claim.minimum_seeds)
     p_equal = p_within(found.worse, -claim.margin, claim.margin)
     above, below = p_above(found.worse, claim.margin), p_below(found.worse, -claim.margin)
+    p_refuted = None if above is None or below is None else min(1.0, 2 * min(above, below))
+    if word == "refuted" and found.worse is None:  # nothing is estimated
+        p_refuted = 0.0
     apart = [seed for seed, value in found.by_seed if abs(value) >= claim.margin]
     close = [seed for seed, value in found.by_seed if abs(value) < claim.margin]
     return Part(
@@ -72,7 +76,7 @@ def _equivalent(evidence: Evidence, claim: RankFreeClaim, arm: str, baseline: st
         word=word,
         reason=reason,
         p_supported=p_equal if not found.lost else None,
-        p_refuted=None if above is None or below is None else min(1.0, 2 * min(above, below)),
+        p_refuted=p_refuted,
         p_equal=p_equal,
         seeds_needed=needed(evidence, found.worse, claim.margin)
         if word == "inconclusive"
@@ -84,10 +88,22 @@ def _equivalent(evidence: Evidence, claim: RankFreeClaim, arm: str, baseline: st
 def decide_equal(found: Comparison, margin: float, gain_margins: float) -> tuple[Word, str]:
     """Choose the word for 'these two are equivalent': the interval against both ends of the margin."""
     worse = found.worse
-    problem = without_interval(worse, found)
-    if problem is not None or worse is None or worse.low is None or worse.high is None:
+    if worse is None:  # a rank that can't be trained where another can makes a difference
+        either = [
+            decide(None, margin, None, *pair) for pair in permutations((found.arm, found.baseline))
+        ]
+        return next((verdict for verdict in either if verdict[0] == "refuted"), either[0])
+    problem = without_interval(worse, margin, found)
+    if problem is not None or worse.low is None or worse.high is None:
         return problem or ("inconclusive", "There is no interval.")
     if worse.low > margin or worse.high < -margin:
+        better = found.baseline if worse.low > margin else found.arm
+        if better.lost:
+            losses = "; ".join(cell_losses(found.pair, better))
+            return (
+                "inconclusive",
+                f"Without a result: {losses}, so the others can't tell them apart.",
+            )
         return "refuted", f"The whole interval lies beyond a difference of {margin:g}."
     if not has_learned(found, gain_margins * margin):
         return "inconclusive", (
@@ -119,7 +135,7 @@ def worse_part(evidence: Evidence, claim: LayersClaim, arm: str, baseline: str) 
     word, reason = undecided(evidence, claim.pair, (arm, baseline)) or decide_larger(
         found.worse, claim.margin, found, "worse"
     )
-    word, reason = enough_seeds(word, reason, found.worse, claim.minimum_seeds)
+    word, reason = enough_seeds(word, reason, found.seeds, claim.minimum_seeds)
     positive = [seed for seed, value in found.by_seed if value > 0]
     negative = [seed for seed, value in found.by_seed if value <= 0]
     return Part(
@@ -142,7 +158,7 @@ def decide_larger(
     estimate: Estimate | None, margin: float, found: Comparison | None, what: str
 ) -> tuple[Word, str]:
     """Choose the word for 'this is larger than nothing', where less than a margin counts as nothing."""
-    problem = without_interval(estimate, found)
+    problem = without_interval(estimate, margin, found)
     if problem is not None or estimate is None or estimate.low is None or estimate.high is None:
         return problem or ("inconclusive", "There is no interval.")
     if found is not None and found.lost:
@@ -158,7 +174,7 @@ def decide_larger(
 
 
 def without_interval(
-    estimate: Estimate | None, found: Comparison | None = None
+    estimate: Estimate | None, margin: float, found: Comparison | None = None
 ) -> tuple[Word, str] | None:
     """Say why an estimate has no interval to judge by; None if it has one."""
     lost: Sequence[str] = found.lost if found else ()
@@ -170,6 +186,6 @@ def without_interval(
             f"{estimate.n} seed{'s' if estimate.n > 1 else ''}; at least {MINIMUM_SEEDS} are needed for an "
             "interval that means something."
         )
-    if not estimate.sd:
+    if estimate.sd is None or estimate.sd <= NO_SPREAD * (abs(estimate.mean) + margin):
         return "inconclusive", "No spread between seeds: the runs may be copies."
     return None

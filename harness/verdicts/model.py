@@ -79,9 +79,14 @@ class ClaimVerdict(Frozen):
 
 
 def leading(parts: Sequence[Part], word: Word) -> Part | None:
-    """Return the part that a word hangs on: the first that has it, or the first of all."""
+    """Return the part that a word hangs on: the first that has it, or the first that is not settled."""
     deciding = [part for part in parts if part.decides]
-    return next((p for p in deciding if p.word == word), deciding[0] if deciding else None)
+    ordered = [
+        *(part for part in deciding if part.word == word),
+        *(part for part in deciding if part.word != "supported"),
+        *deciding,
+    ]
+    return ordered[0] if ordered else None
 
 
 def combine(parts: Sequence[Part]) -> Word:
@@ -98,11 +103,13 @@ def combined_p(parts: Sequence[Part]) -> tuple[float | None, float | None]:
     """Return the p values of a claim whose parts all have to hold: (supported, refuted).
 
     Supported: the largest, which needs no correction (intersection-union). Refuted: any part will do, so
-    the smallest counts as often as there are parts (Bonferroni). None where a part that is needed has none.
+    the smallest counts as often as there are parts (Bonferroni); once parts are refuted, theirs alone,
+    since a part whose word was withheld speaks for nothing. None where a part that is needed has none.
     """
     deciding = [part for part in parts if part.decides]
     support = [part.p_supported for part in deciding]
-    refute = [part.p_refuted for part in deciding if part.p_refuted is not None]
+    refuting = [part for part in deciding if part.word == "refuted"] or deciding
+    refute = [part.p_refuted for part in refuting if part.p_refuted is not None]
     known = [p for p in support if p is not None]
     supported = max(known) if known and len(known) == len(support) else None
     refuted = min(1.0, min(refute) * len(deciding)) if refute else None

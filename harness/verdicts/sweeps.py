@@ -1,21 +1,19 @@
-"""Rules over ranks, learning rates and batch sizes: capacity, the ratio of best rates, batch tolerance."""
+"""Rules over learning rates and batch sizes: the ratio of best rates, and what a large batch costs."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
 from itertools import combinations
 
-from harness.claim_spec import BatchClaim, CapacityClaim, RateClaim
+from harness.claim_spec import BatchClaim, RateClaim
+from harness.claims import UNDECLARED
 from harness.equivalence import p_above, p_below
 from harness.optimum import Losses, RateRatio, optimum, rate_ratio
-from harness.rule import MINIMUM_SEEDS, Word
+from harness.rule import MINIMUM_SEEDS, Verdict, Word
 from harness.selection import grid_of
 from harness.spec import rate_text
 from harness.stats import Estimate, mean_interval
-from harness.trend import Direction, trend_p
 from harness.verdicts.evidence import (
-    Curve,
     Evidence,
     compare,
     effect_of,
@@ -24,154 +22,9 @@ from harness.verdicts.evidence import (
     needed,
     seeds_against,
     undecided,
-    what_is,
 )
-from harness.verdicts.matching import decide_larger, without_interval
-from harness.verdicts.model import Effect, Part
-
-
-def judge_capacity(evidence: Evidence, claim: CapacityClaim) -> list[Part]:
-    """The lowest rank falls behind, the highest does not, and in between rank helps."""
-    baseline = evidence.baseline(claim.pair, claim.baseline)
-    return [
-        _falls_behind(evidence, claim, claim.arms[0], baseline),
-        match_part(
-            evidence,
-            claim.pair,
-            claim.arms[-1],
-            baseline,
-            claim.margin,
-            minimum_seeds=claim.minimum_seeds,
-        ),
-        _final_trend(evidence, claim),
-        _departure_trend(evidence, claim, baseline),
-    ]
-
-
-def _falls_behind(evidence: Evidence, claim: CapacityClaim, arm: str, baseline: str) -> Part:
-    """Test whether an arm is worse by more than the margin: the reverse of a match."""
-    found = compare(evidence, claim.pair, arm, baseline)
-    stop = undecided(evidence, claim.pair, (arm, baseline)) or without_interval(found.worse, found)
-    worse, margin = found.worse, claim.margin
-    word: Word = "inconclusive"
-    reason = f"The interval holds the margin of {margin:g}."
-    if stop:
-        word, reason = stop
-    elif found.lost:
-        reason = f"Without a result: {'; '.join(found.lost)}."
-    elif worse and worse.low is not None and worse.low > margin:
-        word, reason = (
-            "supported",
-            f"Even the interval's favourable end is worse by more than {margin:g}.",
-        )
-    elif worse and worse.high is not None and worse.high < margin:
-        word, reason = "refuted", f"The whole interval stays below {margin:g}: it keeps up."
-    word, reason = enough_seeds(word, reason, worse, claim.minimum_seeds)
-    behind = [seed for seed, value in found.by_seed if value > margin]
-    beside = [seed for seed, value in found.by_seed if value <= margin]
-    return Part(
-        effect=effect_of(
-            f"{what_is(evidence, claim.pair)}, {arm} worse than {baseline} by",
-            evidence.unit(claim.pair),
-            worse,
-            found.by_seed,
-            floor=margin,
-        ),
-        word=word,
-        reason=reason,
-        p_supported=p_above(worse, margin) if not found.lost else None,
-        p_refuted=p_below(worse, margin),
-        against=seeds_against(word, beside, behind, "keeps up", "falls behind"),
-    )
-
-
-def _final_trend(evidence: Evidence, claim: CapacityClaim) -> Part:
-    """Test whether the metric falls with the rank, over seeds."""
-    seeds = evidence.seeds(claim.pair, *claim.arms)
-    values = {
-        arm: evidence.values(claim.pair, evidence.side(claim.pair, arm, seeds))
-        for arm in claim.arms
-    }
-    rows = {
-        s: [values[a][s] for a in claim.arms]
-        for s in seeds
-        if all(s in values[a] for a in claim.arms)
-    }
-    sign = evidence.sign(claim.pair)
-    shown = {
-        arm: _mean([sign * row[i] for row in rows.values()]) for i, arm in enumerate(claim.arms)
-    }
-    what = f"{what_is(evidence, claim.pair)} by rank"
-    return _trend_part(evidence, claim, rows, "decreasing", what, _listed(shown), len(seeds))
-
-
-def _departure_trend(evidence: Evidence, claim: CapacityClaim, baseline: str) -> Part:
-    """Test whether higher ranks leave the baseline's curve later, over seeds."""
-    seeds = evidence.seeds(claim.pair, *claim.arms)
-    rows: dict[int, list[float]] = {}
-    for seed in seeds:
-        curves = [evidence.curves.get((claim.pair, arm, seed)) for arm in (baseline, *claim.arms)]
-        known = [curve for curve in curves if curve]
-        if len(known) == len(curves):
-            sign = evidence.sign(claim.pair)
-            rows[seed] = [departure(known[0], curve, claim.margin, sign) for curve in known[1:]]
-    shown = {
-        arm: ", ".join("never" if math.isinf(row[i]) else f"{row[i]:g}" for row in rows.values())
-        for i, arm in enumerate(claim.arms)
-    }
-    listed = "; ".join(f"{arm}: {steps}" for arm, steps in shown.items())
-    return _trend_part(
-        evidence, claim, rows, "increasing", "step of departure by rank", listed, len(seeds)
-    )
-
-
-def departure(reference: Curve, curve: Curve, margin: float, sign: float = 1.0) -> float:
-    """Return the first step from which a curve stays worse than a reference by more than a margin.
-
-    Only steps that both were evaluated at count; step 0 is the untrained model. Infinity if it is within
-    the margin at the end.
-    """
-    at = dict(reference)
-    steps = [(step, sign * (value - at[step])) for step, value in curve if step > 0 and step in at]
-    found = math.inf
-    for step, gap in reversed(steps):
-        if gap <= margin:
-            break
-        found = float(step)
-    return found
-
-
-def _trend_part(
-    evidence: Evidence,
-    claim: CapacityClaim,
-    rows: Mapping[int, Sequence[float]],
-    direction: Direction,
-    what: str,
-    listed: str,
-    planned: int,
-) -> Part:
-    along = trend_p(list(rows.values()), direction)
-    back = trend_p(list(rows.values()), "decreasing" if direction == "increasing" else "increasing")
-    effect = Effect(name=what, unit="Page's trend test", value=None, n=len(rows))
-    word: Word = "inconclusive"
-    if len(claim.arms) < 3:
-        return Part(
-            effect=effect, word="not tested", reason="A trend takes three ranks.", decides=False
-        )
-    stop = undecided(evidence, claim.pair, claim.arms)
-    if stop:
-        return Part(effect=effect, word=stop[0], reason=stop[1])
-    if len(rows) < max(claim.minimum_seeds, 2):
-        reason = f"{len(rows)} seeds have a value at every rank."
-        return Part(effect=effect, word="inconclusive" if rows else "not tested", reason=reason)
-    said = f"{what}, {direction}: {listed}."
-    if along is not None and along <= evidence.alpha and len(rows) == planned:
-        word, said = "supported", f"{said} Page's p = {along:.2g}."
-    elif back is not None and back <= evidence.alpha:
-        word, said = "refuted", f"{said} The trend runs the other way, p = {back:.2g}."
-    else:
-        said = f"{said} " + ("No test." if along is None else f"Page's p = {along:.2g}.")
-    return Part(effect=effect, word=word, reason=said, p_supported=along, p_refuted=back)
+from harness.verdicts.matching import decide_larger
+from harness.verdicts.model import Part
 
 
 def judge_rates(evidence: Evidence, claim: RateClaim) -> list[Part]:
@@ -210,10 +63,11 @@ def _ratio_part(
         for seed in sorted(ours.keys() & theirs.keys())
         if (a := best[0][seed]) is not None and (b := best[1][seed]) is not None
     )
-    word, reason = _decide_ratio(found, low, high, claim.minimum_seeds)
     waits = [why for each in (arm, baseline) if (why := evidence.waiting.get((claim.pair, each)))]
-    if waits:
-        word, reason = "not tested", f"{waits[0]}."
+    stop: Verdict | None = ("not tested", f"{waits[0]}.") if waits else None
+    if stop is None and claim.pair in evidence.undeclared_pairs:
+        stop = UNDECLARED
+    word, reason = stop or _decide_ratio(found, low, high, claim.minimum_seeds)
     logs = None
     if estimate is not None and estimate.sd is not None:
         logs = Estimate(math.log(estimate.mean), None, None, estimate.n, estimate.sd)
@@ -226,7 +80,7 @@ def _ratio_part(
         ),
         word=word,
         reason=reason,
-        p_supported=found.p_within(low, high),
+        p_supported=None if stop else found.p_within(low, high),
         p_refuted=None if above is None or below is None else min(1.0, 2 * min(above, below)),
         against=seeds_against(word, outside, inside, "outside the range", "inside the range"),
     )
@@ -247,7 +101,7 @@ def _decide_ratio(found: RateRatio, low: float, high: float, minimum: int) -> tu
             f"{estimate.n} selection seed{'s' if estimate.n > 1 else ''}; at least "
             f"{max(minimum, MINIMUM_SEEDS)} are needed."
         )
-    if not estimate.sd:
+    if found.p_within(low, high) is None:
         return "inconclusive", "No spread between seeds: the runs may be copies."
     span = f"{estimate.low:.3g} to {estimate.high:.3g}"
     if low < estimate.low and estimate.high < high:
@@ -299,7 +153,7 @@ def _growth(evidence: Evidence, claim: BatchClaim) -> Part:
     word, reason = stop or decide_larger(growth, claim.margin, None, "the gap grows")
     if lost and word in ("supported", "refuted"):
         word, reason = "inconclusive", f"Without a result: {'; '.join(lost)}."
-    word, reason = enough_seeds(word, reason, growth, claim.minimum_seeds)
+    word, reason = enough_seeds(word, reason, len(by_seed), claim.minimum_seeds)
     grows = [seed for seed, value in by_seed if value > 0]
     shrinks = [seed for seed, value in by_seed if value <= 0]
     return Part(
@@ -326,14 +180,3 @@ def optima_text(evidence: Evidence, pair: str, arm: str) -> str:
         rate_text(10**best.log10_rate) if best.log10_rate is not None else f"at the {best.place}"
         for _, best in sorted(found.items())
     )
-
-
-def _listed(shown: Mapping[str, float | None]) -> str:
-    return "; ".join(
-        f"{arm}: {'not measured' if value is None else f'{value:.3g}'}"
-        for arm, value in shown.items()
-    )
-
-
-def _mean(values: Sequence[float]) -> float | None:
-    return sum(values) / len(values) if values else None

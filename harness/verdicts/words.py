@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from harness.claim_spec import Claim
+from harness.claim_spec import Claim, MatchClaim
 from harness.rule import Word
+from harness.spec import Matrix
 from harness.verdicts.model import Part
 
 _SUPPORTED: dict[str, str] = {
@@ -35,15 +36,18 @@ _OPEN: dict[str, str] = {
 }
 
 
-def plain_words(claim: Claim, word: Word, parts: Sequence[Part]) -> str:
+def plain_words(matrix: Matrix, claim: Claim, word: Word, parts: Sequence[Part]) -> str:
     """Say a verdict in one sentence without statistics."""
     templates = {"supported": _SUPPORTED, "refuted": _REFUTED}.get(word)
     if templates is not None:
         text = templates[claim.rule]
-        arm = getattr(claim, "arm", "LoRA")
-        baseline = getattr(claim, "baseline", None) or "full fine-tuning"
-        return text.format(arm=arm, baseline=baseline)
-    open_parts = [part for part in parts if part.decides and part.word == word]
+        if not isinstance(claim, MatchClaim):
+            return text
+        pair = matrix.pairs[claim.pair]
+        baseline = claim.baseline or pair.baseline
+        is_full = pair.arms[baseline].method == "full"
+        return text.format(arm=claim.arm, baseline="full fine-tuning" if is_full else baseline)
+    open_parts = [part for part in parts if part.decides and part.word != "supported"]
     settled = [part for part in parts if part.decides and part.word == "supported"]
     if word == "inconclusive" and settled and open_parts:
         return f"Part of it holds, the rest is open: {open_parts[0].effect.name}."

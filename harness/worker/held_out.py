@@ -22,7 +22,7 @@ from tqdm import tqdm
 from trl import GRPOTrainer
 
 from harness.record import EvaluationPoint, Split
-from harness.spec import Evaluation
+from harness.settings import Evaluation
 from harness.worker.reward_counts import CountedReward
 from harness.worker.rewards import Reward
 from harness.worker.session import autocast

@@ -13,7 +13,8 @@ from transformers import PreTrainedModel, Trainer
 
 from harness.catalog import HEAD, TARGETS, TIED_HEAD
 from harness.errors import ConfigError, did_you_mean
-from harness.spec import Precision, RunSpec
+from harness.settings import Precision
+from harness.spec import RunSpec
 from harness.worker.models import DTYPES
 
 

@@ -23,7 +23,7 @@ from transformers import (
 
 from harness.errors import ConfigError, MachineError, did_you_mean
 from harness.record import ParameterCounts
-from harness.spec import Model
+from harness.settings import Model
 from harness.worker import smollm2, toys
 from harness.worker.templates import apply_template, pin_date, require_template
 

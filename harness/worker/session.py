@@ -175,8 +175,7 @@ def train(
     """
     rows = {"validation": session.splits.validation, "test": session.splits.test}
     progress = session.progress
-    # A run that tries a rate never sees the test rows.
-    splits: tuple[Split, ...] = ("validation", "test")[: 1 + (session.spec.stage == "judge")]
+    measured = session.spec.measured_splits
 
     def evaluate(step: int, *splits: Split) -> None:
         for split in splits:
@@ -185,7 +184,7 @@ def train(
                     progress.evaluations.append(measure(split, step))
 
     def evaluate_on_the_way(step: int) -> None:
-        evaluate(step, *(("validation",) if step else splits))
+        evaluate(step, *(("validation",) if step else measured))
 
     parallel = session.launch.parallel
     every = session.spec.evaluation.every_steps
@@ -202,13 +201,17 @@ def train(
         trainer.train()
         train_wall_s = time.monotonic() - begin
     if progress.nan_step is None:  # nothing can be sampled from weights that are not numbers
-        evaluate(progress.steps_done, *splits)
-        if session.spec.keeps_adapter:
-            with session.journal.phase("save"):
-                progress.notes += save_adapter(
-                    trainer, session.attempt, session.spec.model.source, progress.sources
-                )
+        evaluate(progress.steps_done, *measured)
+        _keep_adapter(session, trainer)
     return _result(session, parameters, train_wall_s, adapter_sha256)
+
+
+def _keep_adapter(session: Session, trainer: Trainer) -> None:
+    """Save the trained adapter if the matrix asks for it."""
+    if session.spec.keeps_adapter:
+        source, progress = session.spec.model.source, session.progress
+        with session.journal.phase("save"):
+            progress.notes += save_adapter(trainer, session.attempt, source, progress.sources)
 
 
 def _result(

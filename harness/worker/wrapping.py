@@ -15,7 +15,7 @@ from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState,
 
 from harness.errors import ConfigError
 from harness.record import Distributed
-from harness.spec import Parallel
+from harness.settings import Parallel
 from harness.worker.progress import Progress
 
 

@@ -22,7 +22,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness.errors import ConfigError
-from harness.spec import DATASETS, DatasetSpec, RunSpec
+from harness.settings import DatasetSpec
+from harness.spec import DATASETS, RunSpec
 
 if TYPE_CHECKING:
     from datasets import Dataset
