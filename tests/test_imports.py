@@ -90,6 +90,7 @@ ORDER = (
     "preflight",
     "schedule",
     "rounds",
+    "surroundings",
     "bench",
     "stacks",
     "options",
