@@ -7,14 +7,9 @@ is kept. Ctrl-C ends the workers, seals what they left and exits with 130.
 
 from __future__ import annotations
 
-import os
-import signal
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from pathlib import Path
-from types import FrameType
 
 from harness import __version__
 from harness.errors import ConfigError, NewerFormatError, RunsFailed, StudyError
@@ -36,6 +31,7 @@ from harness.slots import Slot, hold, processes
 from harness.sources import needs, read_sources, write_sources
 from harness.spec import RunSpec
 from harness.store import VERDICTS, Store
+from harness.surroundings import collected_signals, trackio_in
 from harness.view import StudyView, load_view, verdicts_data
 
 
@@ -93,7 +89,7 @@ def _bench(
     plan: Plan,
     obtained: Obtained,
 ) -> Outcome:
-    with _signals() as signals, display:
+    with collected_signals() as signals, display:
         desk = Desk(store, launcher, display, plan, signals, obtained)
         while True:
             _round(request, desk)
@@ -243,7 +239,7 @@ def _run(request: Request, desk: Desk, pending: Sequence[RunSpec], slots: Sequen
         ),
         harness_version=__version__,
     )
-    with _trackio_in(desk.store.root), desk.launcher as launcher:
+    with trackio_in(desk.store.root), desk.launcher as launcher:
         Schedule(
             store=desk.store,
             launcher=launcher,
@@ -305,37 +301,3 @@ def _plan_event(plan: Plan, slots: Sequence[Slot], done: int) -> Event:
     )
     data = {"study": str(plan.output_dir), "runs": [s.run_id for s in plan.specs], "done": done}
     return Event("plan", text, data)
-
-
-@contextmanager
-def _trackio_in(study: Path) -> Iterator[None]:
-    """Have `report_to: trackio` write into the study, unless the user chose another place.
-
-    By environment variable, because trackio reads it when it is imported, and TRL imports trackio:
-    a fork server has done so before it knows of any run.
-    """
-    name = "TRACKIO_DIR"
-    if name in os.environ:
-        yield
-        return
-    os.environ[name] = str((study / "trackio").resolve())
-    try:
-        yield
-    finally:
-        del os.environ[name]
-
-
-@contextmanager
-def _signals() -> Iterator[list[int]]:
-    """Collect SIGINT and SIGTERM in a list instead of dying of them."""
-    received: list[int] = []
-
-    def note(number: int, _frame: FrameType | None) -> None:
-        received.append(number)
-
-    before = {n: signal.signal(n, note) for n in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield received
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

@@ -132,6 +132,7 @@ def _csv_row(run: RunView) -> dict[str, Any]:
         "arm": text.csv_cell(run.planned.arm),
         "seed": run.planned.seed,
         "grid_rate": run.planned.grid_rate,
+        "chosen_rate": run.planned.chosen_rate,
         "status": record.status.value if record else "not run",
         "attempts": len(record.attempts) if record else 0,
         "reason": text.csv_cell(record.reason or "" if record else ""),

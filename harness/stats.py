@@ -9,6 +9,7 @@ a zero-width interval. What this leaves out: p values (`equivalence`, `trend`), 
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -17,6 +18,7 @@ from scipy import special
 CONFIDENCE = 0.95
 # A spread this far below what is measured is rounding: the values are the same number.
 NO_SPREAD = 1e-9
+MOST_LOG = math.log(sys.float_info.max)
 
 
 @dataclass(frozen=True)
@@ -71,9 +73,14 @@ def paired_ratio(
     logs = mean_interval([math.log(candidate[s] / baseline[s]) for s in seeds], confidence)
     if logs is None:
         return None
-    low = None if logs.low is None else math.exp(logs.low)
-    high = None if logs.high is None else math.exp(logs.high)
-    return Estimate(math.exp(logs.mean), low, high, logs.n, logs.sd)
+    low = None if logs.low is None else _factor(logs.low)
+    high = None if logs.high is None else _factor(logs.high)
+    return Estimate(_factor(logs.mean), low, high, logs.n, logs.sd)
+
+
+def _factor(log: float) -> float:
+    """Return e to a power; of two wild seeds an interval reaches beyond what a float holds."""
+    return math.exp(log) if log < MOST_LOG else sys.float_info.max
 
 
 def median(values: Sequence[float]) -> float | None:

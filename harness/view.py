@@ -75,8 +75,8 @@ class StudyView:
 
     @property
     def every_run(self) -> tuple[RunView, ...]:
-        """All runs, those of the grid first, as they ran."""
-        return (*self.grid, *self.runs)
+        """All runs, those of the grid first, as they ran; those left out last."""
+        return (*self.grid, *self.runs, *self.left_out)
 
     @property
     def points(self) -> list[GridPoint]:

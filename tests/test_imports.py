@@ -93,6 +93,7 @@ ORDER = (
     "preflight",
     "schedule",
     "rounds",
+    "surroundings",
     "bench",
     "stacks",
     "options",

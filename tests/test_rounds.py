@@ -194,6 +194,7 @@ def test_a_grid_that_is_tried_again_replaces_the_runs_at_the_old_rate(folder, mo
     assert (
         sum("left out; its grid was tried again and now says 1e-3" in p for p in view.problems) == 2
     )
+    assert len(view.every_run) == 3 + 3 + 2  # none is lost from what can be listed
     assert "left out" in (folder / "study/report/report.md").read_text()
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 
 import numpy as np
 import pytest
@@ -95,3 +96,12 @@ def test_median():
     assert median([]) is None
     assert median([3.0, 1.0, 2.0]) == 2.0
     assert median([4.0, 1.0, 2.0, 3.0]) == 2.5
+
+
+def test_an_interval_of_wild_ratios_ends_where_floats_do():
+    wild = paired_ratio({0: 1.0, 1: 1e15}, {0: 1e15, 1: 1.0})
+    assert wild.mean == pytest.approx(1.0)
+    assert wild.low >= 0
+    assert math.isfinite(wild.high)
+    wilder = paired_ratio({0: 1.0, 1: 1e60}, {0: 1e60, 1: 1.0})
+    assert (wilder.low, wilder.high) == (0.0, sys.float_info.max)

@@ -191,6 +191,8 @@ def match_part(
         word, reason = "inconclusive", f"Without a result: {'; '.join(found.unmeasured)}."
     word, reason = enough_seeds(word, reason, found.seeds, minimum_seeds)
     p_supported, p_refuted = p_below(found.worse, margin), p_above(found.worse, margin)
+    if word in ("supported", "refuted") and found.worse and p_refuted is None:
+        word, reason = "inconclusive", "No spread between seeds: the runs may be copies."
     if (
         word == "refuted" and found.worse is None
     ):  # it can't be trained at all: nothing is estimated
