@@ -10,7 +10,6 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
-from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
@@ -19,7 +18,8 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from harness import text
-from harness.charts import curves_spec, memory_spec, memory_title, on_paper, to_svg
+from harness.chart_parts import Figure, make_figure, on_paper
+from harness.charts import curves_spec, memory_spec, memory_title
 from harness.export import data_json, runs_csv
 from harness.findings import DRAWING_WIDTH, banners, findings_rows, headline, pair_label
 from harness.glossary import GLOSSARY
@@ -46,18 +46,6 @@ from harness.view import StudyView
 __all__ = ["ReportFiles", "findings_rows", "render_report"]
 
 ReportFiles = dict[str, bytes]  # name inside the report's folder → content
-
-
-@dataclass(frozen=True)
-class Figure:
-    """One figure: the words, the static picture, the spec for the living one."""
-
-    identity: str
-    title: str
-    caption: str
-    svg: Markup
-    file: str
-    spec: dict[str, Any]
 
 
 def render_report(view: StudyView, *, generated_utc: str) -> ReportFiles:
@@ -123,20 +111,12 @@ def _figures(view: StudyView, pair: str, curves: Curves, trace: MemoryTrace | No
     if curves.line or curves.held_out:
         title = f"{curves.measure[0].upper()}{curves.measure[1:]}, {label}"
         specs = (curves_spec(curves, arms, has_hover=h) for h in (False, True))
-        figures.append(_figure(f"{pair}-curves", title, curves_caption(curves), *specs))
+        figures.append(make_figure(f"{pair}-curves", title, curves_caption(curves), *specs))
     if trace is not None:
         title = f"Memory over time, {label}"
         specs = (memory_spec(trace, arms, has_hover=h) for h in (False, True))
-        figures.append(_figure(f"{pair}-memory", title, memory_caption(trace), *specs))
+        figures.append(make_figure(f"{pair}-memory", title, memory_caption(trace), *specs))
     return figures
-
-
-def _figure(
-    identity: str, title: str, caption: str, still: dict[str, Any], living: dict[str, Any]
-) -> Figure:
-    # to_svg escapes the title; vl-convert escapes what the chart writes.
-    svg = Markup(to_svg(still, title, identity))  # noqa: S704
-    return Figure(identity, title, caption, svg, f"figures/{identity}.svg", living)
 
 
 def curves_caption(curves: Curves) -> str:

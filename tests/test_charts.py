@@ -9,7 +9,8 @@ from dataclasses import replace
 
 import pytest
 
-from harness.charts import curves_spec, memory_spec, on_paper, to_svg
+from harness.chart_parts import on_paper, to_svg
+from harness.charts import curves_spec, memory_spec
 from harness.palette import ARM_COLORS, DARK, FAINT, GRID, INK, PAPER
 from harness.series import learning_curves
 from harness.traces import memory_trace
