@@ -93,8 +93,6 @@ def memory_title(trace: MemoryTrace) -> str:
     return f"growth of {name}" if trace.is_growth else name
 
 
-
-
 def _held_out_layers(curves: Curves, x: alt.X, color: alt.Color) -> list[alt.Chart]:
     base = alt.Chart(inline(curves.held_out))
     present = {p.split for p in curves.held_out}
@@ -178,7 +176,6 @@ def _strip_labels(trace: MemoryTrace, arm: str, y: float, color: alt.Color) -> l
     ]
 
 
-
 def _curve_tooltips() -> list[alt.Tooltip]:
     return [
         alt.Tooltip("arm:N"),
@@ -202,7 +199,3 @@ def _memory_tooltips(unit: str) -> list[alt.Tooltip]:
 def _curve_y(curves: Curves, field: str) -> alt.Y:
     unit = ", nats per completion token" if curves.metric == "nll" else ""
     return alt.Y(f"{field}:Q", title=curves.measure + unit, scale=alt.Scale(zero=False))
-
-
-
-

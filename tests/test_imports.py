@@ -82,6 +82,7 @@ ORDER = (
     "finding_series",
     "finding_charts",
     "finding_tables",
+    "finding_figures",
     "finding_sections",
     "export",
     "report",
