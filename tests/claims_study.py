@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -76,8 +77,11 @@ def counted() -> tuple[ComputeRatio, ...]:
     )
 
 
-def claims_matrix(words: str = "", **changed: Any) -> Matrix:
-    """Build the matrix; `words` ends every sentence of a claim, `changed` replaces its claims."""
+def claims_matrix(words: str = "", only: Sequence[str] = (), **changed: Any) -> Matrix:
+    """Build the matrix; `words` ends every sentence of a claim, `changed` replaces claims.
+
+    only: the claims to keep, and with them the pairs they are about; all of them if empty.
+    """
     common = {
         "model": {"source": "embedded:micro-llama"},
         "dataset": {"name": "micro-steps", "train_rows": 9, "validation_rows": 9, "test_rows": 9},
@@ -102,6 +106,11 @@ def claims_matrix(words: str = "", **changed: Any) -> Matrix:
         "evaluation": {"every_steps": 50},
         "arms": {"full": full, **{f"lora-r{r}": lora(r, **fixed) for r in (1, 8, 32)}},
     }
+    claims = {**_claims(words), **changed}
+    if only:
+        claims = {name: claims[name] for name in only}
+        about = json.dumps(claims)
+        pairs = {name: pair for name, pair in pairs.items() if f'"{name}' in about}
     return checked(
         {
             "format": 1,
@@ -111,7 +120,7 @@ def claims_matrix(words: str = "", **changed: Any) -> Matrix:
             "seeds": [0, 1, 2, 3, 4],
             "selection": {"seeds": [100, 101, 102]},
             "pairs": pairs,
-            "claims": {**_claims(words), **changed},
+            "claims": claims,
         }
     )
 
