@@ -118,7 +118,8 @@ def value_text(effect: Effect, value: float | None) -> str:
     if value is None:
         return text.MISSING
     if effect.unit == "ratio":
-        return text.number(value, SIGNIFICANT)
+        size = math.log10(abs(effect.value or value) or 1.0)
+        return f"{value:.{max(0, SIGNIFICANT - 1 - math.floor(size))}f}"
     bounds = [abs(b) for b in (effect.floor, effect.ceiling) if b]
     scale = min(bounds, default=0.0) or abs(effect.value or value)
     return text.signed(value, text.decimals(scale))

@@ -36,6 +36,7 @@ from harness.finding_series import (
     joined,
     optima,
     rank_dots,
+    rank_of,
     rate_arms,
     rate_dots,
     ratio_dots,
@@ -188,17 +189,16 @@ def _layers(subject: Subject) -> Shown:
     evidence = subject.evidence
     arms = (claim.attention, claim.mlp, claim.every)
     counts = {arm: adapter_parameters(subject.view, claim.pair, arm) for arm in arms}
-    dots = joined(
-        dots_of(
-            f"{arm}|{text.count(counts[arm])} parameters", LORA, finals(evidence, claim.pair, arm)
-        )
+    names = {
+        arm: f"{arm}|rank {rank_of(evidence, claim.pair, arm)}|{text.count(counts[arm])}"
         for arm in arms
-    )
+    }
+    dots = joined(dots_of(names[arm], LORA, finals(evidence, claim.pair, arm)) for arm in arms)
     table = layers_table(subject.view, evidence, claim)
     if not dots.means:
         return Shown(tables=(table,))
     axes = Axes(
-        "arm, and the parameters of its adapter", _metric(evidence, claim.pair), x="category"
+        "arm, rank, and parameters of its adapter", _metric(evidence, claim.pair), x="category"
     )
     figure = _figure(
         f"{subject.name}-layers",
@@ -255,7 +255,8 @@ def _memory(subject: Subject) -> Shown:
     figure = _figure(
         f"{subject.name}-ratios",
         "Memory over the baseline's",
-        f"{'; '.join(lenses)}. Large: geometric mean over seeds; bars: 95% interval; points: seeds.",
+        f"Statistic: {'; '.join(lenses)}. Large: geometric mean over seeds; bars: 95% interval; points: "
+        "seeds.",
         lambda h: dots_spec(
             dots,
             [LORA],

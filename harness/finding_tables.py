@@ -35,6 +35,7 @@ MATCHES: dict[Word, str] = {
     "not tested": "not tested",
 }
 DASH = "\u2013"
+LONGEST = 12  # rows that are not folded away
 
 
 def by_rank_table(
@@ -226,8 +227,8 @@ def ratios_table(caption: str, parts: Iterable[Part]) -> Table:
                 value_text(effect, effect.value),
                 interval_text(effect),
                 str(effect.n),
-                part.word if part.decides else "stands beside it",
+                part.word if part.decides else "beside it",
             )
         )
     columns = ("Compared", "What", "Ratio", "95% interval", "Seeds", "For the claim")
-    return make_table(caption, columns, rows, {2, 4})
+    return make_table(caption, columns, rows, {2, 3, 4}, is_long=len(rows) > LONGEST)

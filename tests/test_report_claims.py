@@ -116,7 +116,7 @@ def test_the_sections_have_their_numbers(study, files, name):
     assert "rank 1 matches, rank 8 matches, rank 32 matches" in text
     assert "Post-training scale" in text
     assert "median step time" in text
-    assert "stands beside it" in text
+    assert "beside it" in text
     assert "Learning rates tried" in text
     assert "Runs that tried learning rates: 48" in text
     gap = next(v for v in study.verdicts if v.claim == "batch").parts[0].effect
