@@ -106,6 +106,8 @@ def page_ranks_table(
 
 def _found(evidence: Evidence, claim: CapacityClaim | RankFreeClaim) -> str:
     """Say of each rank whether it matches the baseline, one comparison each."""
+    if evidence.matrix.scale == "rehearsal":
+        return MATCHES["not tested"]
     baseline = evidence.baseline(claim.pair, getattr(claim, "baseline", None))
     said = []
     for arm in claim.arms:
