@@ -17,6 +17,8 @@ from markupsafe import Markup, escape
 from harness.palette import ARM_COLORS, ARM_DASHES, GRID, INK, PAPER
 
 WIDTH, HEIGHT = 470, 230
+# Of a legend's entries, pixels: a letter, the mark with its padding, and a line beside another legend.
+LETTER, LEGEND_MARK, LEGEND_ROOM = 6.3, 46.0, 370.0
 
 
 @dataclass(frozen=True)
@@ -82,7 +84,13 @@ def hover(
 
 def arm_color(arms: Sequence[str], *, has_legend: bool = True) -> alt.Color:
     """Give each arm its colour, the baseline first."""
-    legend = alt.Legend(symbolType="stroke", symbolStrokeWidth=2.5, symbolSize=260, labelLimit=220)
+    wrapped: dict[str, Any] = {}
+    widest = max((len(arm) for arm in arms), default=0) * LETTER + LEGEND_MARK
+    if len(arms) * widest > WIDTH:  # one line would squeeze the chart beneath it
+        wrapped["columns"] = max(1, int(LEGEND_ROOM // widest))
+    legend = alt.Legend(
+        symbolType="stroke", symbolStrokeWidth=2.5, symbolSize=260, labelLimit=220, **wrapped
+    )
     colors = [ARM_COLORS[i % len(ARM_COLORS)] for i in range(len(arms))]
     return alt.Color(
         "arm:N",
@@ -111,14 +119,14 @@ def _short(value: Any) -> Any:
     return float(f"{value:.6g}") if isinstance(value, float) else value
 
 
-def finish(layers: list[alt.Chart]) -> dict[str, Any]:
+def finish(layers: list[alt.Chart], height: int = HEIGHT) -> dict[str, Any]:
     """Lay charts over one another in the frame that all figures share."""
     quiet: dict[str, Any] = {"labelColor": INK, "titleColor": INK, "titleFontWeight": 500}
     # In one call: each chained `configure_…` would copy and check every layer again.
     chart = alt.layer(
         *layers,
         width=WIDTH,
-        height=HEIGHT,
+        height=height,
         background="transparent",
         padding=4,
         autosize=alt.AutoSizeParams(type="pad", contains="padding"),

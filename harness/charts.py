@@ -23,6 +23,7 @@ from harness.traces import MemoryTrace
 
 TIME_TITLE = "seconds since the model began to load"
 STRIP, STRIP_GAP = 9, 5  # height of a phase strip and the space below it, pixels
+FEW = 4  # strips that need no taller figure
 
 
 def curves_spec(curves: Curves, arms: Sequence[str], *, has_hover: bool) -> dict[str, Any]:
@@ -55,6 +56,7 @@ def memory_spec(trace: MemoryTrace, arms: Sequence[str], *, has_hover: bool) -> 
     """Draw memory over time: a line per arm, its peak in training, its phases as a strip on top."""
     shown = [a for a, _ in trace.seeds]
     top = len(shown) * (STRIP + STRIP_GAP) + 16
+    height = HEIGHT + (STRIP + STRIP_GAP) * max(0, len(shown) - FEW)
     in_gib = max((p.high_bytes for p in trace.slices), default=0) >= 2**30
     unit, size = ("GiB", 2**30) if in_gib else ("MiB", 2**20)
     last = max((p.t_s for p in trace.slices), default=1.0)
@@ -63,7 +65,7 @@ def memory_spec(trace: MemoryTrace, arms: Sequence[str], *, has_hover: bool) -> 
     y = alt.Y(
         "amount:Q",
         title=memory_title(trace) + f", {unit}",
-        scale=alt.Scale(zero=True, range=[HEIGHT, top]),
+        scale=alt.Scale(zero=True, range=[height, top]),
     )
     color = arm_color(arms, has_legend=False)  # the strips carry the names
     base = alt.Chart(
@@ -84,7 +86,7 @@ def memory_spec(trace: MemoryTrace, arms: Sequence[str], *, has_hover: bool) -> 
     ]
     if has_hover:
         layers += hover(base, x, y, color, "t_s", _memory_tooltips(unit))
-    return finish(layers)
+    return finish(layers, height)
 
 
 def memory_title(trace: MemoryTrace) -> str:

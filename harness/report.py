@@ -120,6 +120,8 @@ def _values(view: StudyView, generated_utc: str) -> dict[str, Any]:
 def _figures(view: StudyView, pair: str, curves: Curves, trace: MemoryTrace | None) -> list[Figure]:
     arms = [arm for name, arm in arms_of(view) if name == pair]
     label = pair_label(view, pair)
+    if sum(pair_label(view, name) == label for name in view.matrix.pairs) > 1:
+        label += f" · {pair}"
     figures = []
     if curves.line or curves.held_out:
         title = f"{curves.measure[0].upper()}{curves.measure[1:]}, {label}"
