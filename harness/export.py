@@ -17,6 +17,7 @@ from dataclasses import asdict
 from typing import Any
 
 from harness import text
+from harness.claim_sentence import has_claims
 from harness.claims import Finding
 from harness.findings import banners, finding_cautions, headline, pair_label, scale_of
 from harness.integrity import RewardIntegrity
@@ -69,6 +70,8 @@ def data_json(view: StudyView, figures: Figures, generated_utc: str) -> bytes:
         "undeclared_differences": list(view.undeclared),
         "problems": list(view.problems),
     }
+    if has_claims(view) or view.grid:
+        data |= _claims(view)
     clean = shareable(data)
     return (json.dumps(clean, allow_nan=False, ensure_ascii=True, indent=1) + "\n").encode()
 
@@ -90,6 +93,24 @@ def _finding(view: StudyView, finding: Finding) -> dict[str, Any]:
         "pair_label": pair_label(view, finding.pair),
         **finding.model_dump(mode="json"),
         "cautions": list(finding_cautions(view, finding)),
+    }
+
+
+def _claims(view: StudyView) -> dict[str, Any]:
+    """Give each claim with its verdict, what the rates of grids came to, and which were chosen."""
+    specs = view.matrix.claims
+    return {
+        "claims": [
+            {"spec": specs[v.claim].model_dump(mode="json"), "verdict": v.model_dump(mode="json")}
+            for v in view.verdicts
+            if v.claim in specs
+        ],
+        "grid": [asdict(point) for point in view.points],
+        "choices": [
+            {"pair": pair, "arm": arm, "learning_rate": rate}
+            for (pair, arm), rate in view.choices.items()
+        ],
+        "flops": [ratio.model_dump(mode="json") for ratio in view.flops],
     }
 
 

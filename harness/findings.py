@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from harness import text
+from harness.claim_sentence import claims_sentence, control_problems, has_claims
 from harness.claims import Finding, sentence
 from harness.ratios import Interval, MemoryComparison
 from harness.record import Status
@@ -77,7 +78,7 @@ def headline(view: StudyView) -> str:
     if scale_of(view) == "rehearsal":
         ok = sum(r.record is not None and r.record.status is Status.OK for r in view.every_run)
         return f"Rehearsal: {ok} of {text.plural(len(view.every_run), 'run')} went through."
-    return text.clean(sentence(view.findings))
+    return text.clean(claims_sentence(view) if has_claims(view) else sentence(view.findings))
 
 
 def findings_rows(view: StudyView) -> list[FindingRow]:
@@ -109,6 +110,8 @@ def banners(view: StudyView) -> list[Banner]:
         more = len(view.undeclared) - UNDECLARED_SHOWN
         rest = f" And {text.plural(more, 'difference')} more." if more > 0 else ""
         rows.append(("problem", text.clean(f"Arms differ in undeclared arguments: {shown}{rest}")))
+    if has_claims(view):
+        rows += [(kind, text.clean(line)) for kind, line in control_problems(view)]
     rows.append(("incomplete", _shortfall(view)))
     rows.append(("scale", _budget(view)))
     if view.study.overrides:

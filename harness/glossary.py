@@ -93,3 +93,36 @@ GLOSSARY: tuple[tuple[str, str], ...] = (
         "earlier generation are left out.",
     ),
 )
+
+# Of a study whose matrix says what it claims.
+CLAIM_GLOSSARY: tuple[tuple[str, str], ...] = (
+    (
+        "Claim",
+        "a sentence of the page or the blog with what decides it: arms, a quantity, what is allowed, "
+        "a rule. It is tested in parts: supported if every part is, refuted if any is.",
+    ),
+    (
+        "Control",
+        "a comparison whose answer is known. A positive control must be refuted, a negative one "
+        "supported; if not, the study sees too little or too much, and a banner says so.",
+    ),
+    (
+        "Holm",
+        "among many claims some would be decided by luck. A word stands only if its p value, "
+        "corrected by Holm over all claims of the study, is at most 0.05. Counts need none.",
+    ),
+    (
+        "TOST",
+        "two one-sided tests: whether two arms are equal within the margin, both ways. A match asks "
+        "only that the arm is not worse.",
+    ),
+    (
+        "Selection seeds",
+        "seeds that learning rates are chosen on, by validation rows. No arm is judged on them.",
+    ),
+    (
+        "Post hoc",
+        "what decides a verdict was changed after the first run. The words still stand here, and "
+        "prove less.",
+    ),
+)

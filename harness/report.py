@@ -10,7 +10,6 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
-from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
@@ -19,13 +18,19 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from harness import text
-from harness.charts import curves_spec, memory_spec, memory_title, on_paper, to_svg
+from harness.chart_parts import Figure, make_figure, on_paper
+from harness.charts import curves_spec, memory_spec, memory_title
+from harness.claim_rows import WIDTH as CLAIM_WIDTH
+from harness.claim_rows import claim_rows
+from harness.claim_sentence import has_claims
 from harness.export import data_json, runs_csv
+from harness.finding_sections import finding_sections
 from harness.findings import DRAWING_WIDTH, banners, findings_rows, headline, pair_label
-from harness.glossary import GLOSSARY
+from harness.glossary import CLAIM_GLOSSARY, GLOSSARY
 from harness.palette import DARK
 from harness.pool_band import pool_sentence
 from harness.provenance import arguments_tables, commands, environment_table
+from harness.rate_tables import grid_runs_tables, rates_tables
 from harness.report_tables import (
     Table,
     arms_of,
@@ -48,18 +53,6 @@ __all__ = ["ReportFiles", "findings_rows", "render_report"]
 ReportFiles = dict[str, bytes]  # name inside the report's folder → content
 
 
-@dataclass(frozen=True)
-class Figure:
-    """One figure: the words, the static picture, the spec for the living one."""
-
-    identity: str
-    title: str
-    caption: str
-    svg: Markup
-    file: str
-    spec: dict[str, Any]
-
-
 def render_report(view: StudyView, *, generated_utc: str) -> ReportFiles:
     """Render every file of a report: index.html, report.md, brief.md, data and figures."""
     traced = {
@@ -67,15 +60,17 @@ def render_report(view: StudyView, *, generated_utc: str) -> ReportFiles:
     }
     figures = [f for pair, both in traced.items() for f in _figures(view, pair, *both)]
     data, runs = data_json(view, traced, generated_utc), runs_csv(view)
-    values = {**_values(view, generated_utc), "figures": figures}
+    sections = finding_sections(view)
+    values = {**_values(view, generated_utc), "figures": figures, "sections": sections}
+    drawn = [*figures, *(figure for section in sections for figure in section.figures)]
     files = {
-        "index.html": _page(values, data, runs),
+        "index.html": _page(values, drawn, data, runs),
         "report.md": _markdown("report.md.j2", values),
         "brief.md": _markdown("brief.md.j2", values),
         "data.json": data,
         "runs.csv": runs,
     }
-    return {**files, **{f.file: on_paper(str(f.svg)).encode() for f in figures}}
+    return {**files, **{f.file: on_paper(str(f.svg)).encode() for f in drawn}}
 
 
 def _values(view: StudyView, generated_utc: str) -> dict[str, Any]:
@@ -92,9 +87,10 @@ def _values(view: StudyView, generated_utc: str) -> dict[str, Any]:
         "margins_hash": view.study.margins_hash[:12],
         "sentence": headline(view),
         "banners": banners(view),
+        "claims": claim_rows(view) if has_claims(view) else [],
         "findings": findings_rows(view),
         "is_post_hoc": view.post_hoc,
-        "compared": (pairs_table(view), arms_table(view)),
+        "compared": (pairs_table(view), arms_table(view), *rates_tables(view)),
         "measured": (
             figures_table(view),
             memory_table(view),
@@ -102,7 +98,12 @@ def _values(view: StudyView, generated_utc: str) -> dict[str, Any]:
             *integrity_tables(view),
         ),
         "warmup_steps": view.matrix.warmup_steps_excluded,
-        "runs": (runs_table(view), sampler_table(view), evaluations_table(view)),
+        "runs": (
+            runs_table(view),
+            *grid_runs_tables(view),
+            sampler_table(view),
+            evaluations_table(view),
+        ),
         "provenance": (
             *source_tables(view),
             environment_table(view),
@@ -112,31 +113,25 @@ def _values(view: StudyView, generated_utc: str) -> dict[str, Any]:
         "unusable_rows": counted(row for result in results for row in rows_left_out(result)),
         "problems": [text.clean(problem) for problem in view.problems],
         "commands": commands(view),
-        "glossary": GLOSSARY,
+        "glossary": (*GLOSSARY, *CLAIM_GLOSSARY) if has_claims(view) else GLOSSARY,
     }
 
 
 def _figures(view: StudyView, pair: str, curves: Curves, trace: MemoryTrace | None) -> list[Figure]:
     arms = [arm for name, arm in arms_of(view) if name == pair]
     label = pair_label(view, pair)
+    if sum(pair_label(view, name) == label for name in view.matrix.pairs) > 1:
+        label += f" · {pair}"
     figures = []
     if curves.line or curves.held_out:
         title = f"{curves.measure[0].upper()}{curves.measure[1:]}, {label}"
         specs = (curves_spec(curves, arms, has_hover=h) for h in (False, True))
-        figures.append(_figure(f"{pair}-curves", title, curves_caption(curves), *specs))
+        figures.append(make_figure(f"{pair}-curves", title, curves_caption(curves), *specs))
     if trace is not None:
         title = f"Memory over time, {label}"
         specs = (memory_spec(trace, arms, has_hover=h) for h in (False, True))
-        figures.append(_figure(f"{pair}-memory", title, memory_caption(trace), *specs))
+        figures.append(make_figure(f"{pair}-memory", title, memory_caption(trace), *specs))
     return figures
-
-
-def _figure(
-    identity: str, title: str, caption: str, still: dict[str, Any], living: dict[str, Any]
-) -> Figure:
-    # to_svg escapes the title; vl-convert escapes what the chart writes.
-    svg = Markup(to_svg(still, title, identity))  # noqa: S704
-    return Figure(identity, title, caption, svg, f"figures/{identity}.svg", living)
 
 
 def curves_caption(curves: Curves) -> str:
@@ -167,12 +162,14 @@ def memory_caption(trace: MemoryTrace) -> str:
     )
 
 
-def _page(values: dict[str, Any], data: bytes, runs: bytes) -> bytes:
+def _page(values: dict[str, Any], drawn: list[Figure], data: bytes, runs: bytes) -> bytes:
     """Render the HTML page with its content policy."""
     environment = _environment(is_html=True)
     style = environment.get_template("page.css.j2").render(dark=DARK)
+    if values["claims"]:
+        style += environment.get_template("claims.css.j2").render()
     library, script = chart_library(), _source("page.js")
-    charts = {figure.identity: figure.spec for figure in values["figures"]}
+    charts = {figure.identity: figure.spec for figure in drawn}
     page = environment.get_template("report.html.j2").render(
         **values,
         policy=content_policy((library, script), style),
@@ -182,6 +179,7 @@ def _page(values: dict[str, Any], data: bytes, runs: bytes) -> bytes:
         script=Markup(script),  # noqa: S704
         charts=json_for_script(charts),
         drawing_width=DRAWING_WIDTH,
+        claim_width=CLAIM_WIDTH,
         data_uri=_data_uri("application/json", data),
         runs_uri=_data_uri("text/csv;charset=utf-8", runs),
     )

@@ -262,6 +262,8 @@ def argument(view: StudyView, pair: str, arm: str, name: str) -> str:
     for layer in layers:  # an arm that has not run
         if name in layer:
             return f"{layer[name]:g}" if isinstance(layer[name], float) else str(layer[name])
+    if name == "learning_rate" and asked_of.arms[arm].is_swept:
+        return "not chosen yet"
     return "the trainer's default"
 
 

@@ -10,6 +10,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from harness.claim_rows import claim_rows
+from harness.claim_sentence import has_claims
 from harness.findings import banners, findings_rows, headline
 from harness.text import harmless
 
@@ -62,11 +64,14 @@ def print_runs(view: StudyView) -> None:
 
 
 def print_findings(view: StudyView) -> None:
-    """Print a study's finding as a sentence, and a row for every arm that was judged."""
+    """Print a study's finding as a sentence, and a row for every claim, or arm that was judged."""
     console = answer_console()
     console.print(Text(headline(view), style="bold"))
     for banner in banners(view):
         console.print(Text(harmless(banner.text), style="yellow"))
+    if has_claims(view):
+        _print_claims(view, console)
+        return
     table = plain_table(
         "pair", "arm", "worse by", "interval", "margin", "memory", "tokens/s", "verdict"
     )
@@ -79,6 +84,22 @@ def print_findings(view: StudyView) -> None:
     console.print(table)
     for caution in dict.fromkeys(f"{row.pair}, {c}." for row in rows for c in row.cautions):
         console.print(Text(harmless(caution), style="yellow"))
+
+
+def _print_claims(view: StudyView, console: Console) -> None:
+    """Print a row for every claim, controls last, then what speaks against each."""
+    table = plain_table("claim", "verdict", "effect", "interval", "allowed", "seeds", "in words")
+    rows = claim_rows(view)
+    for row in rows:
+        name = f"{row.name} ({row.role})" if row.is_control else row.name
+        cells = (name, row.word, row.value, row.interval, row.margin, row.seeds, row.plain)
+        table.add_row(*(Text(harmless(c)) for c in cells))
+    console.print(table)
+    against = [(row.name, line) for row in rows for line in row.against]
+    if against:
+        console.print(Text("Evidence against:", style="bold"))
+    for name, line in against:
+        console.print(Text(harmless(f"  {name}: {line}")))
 
 
 def plain_table(*columns: str) -> Table:

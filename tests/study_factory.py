@@ -8,12 +8,13 @@ takes what should have gone wrong: failed runs, runs that never started, hostile
 from __future__ import annotations
 
 import random
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import pandas as pd
 
+from harness.matrix import Choices, expand
 from harness.record import (
     MEMORY_COLUMNS,
     Attempt,
@@ -26,6 +27,7 @@ from harness.record import (
     Status,
     Study,
 )
+from harness.selection import choose, grid_points
 from harness.settings import DatasetSpec, Evaluation, Lora, Model
 from harness.spec import Arm, Matrix, Pair, RunSpec
 from harness.summary import summarise
@@ -58,17 +60,22 @@ class Plan:
     has_gpu: bool = False
     scale: str = "embedded"
     source: str = "embedded:micro-llama"
+    # what a run's held-out metric has more than the plain curve at a step
+    offset: Callable[[RunSpec, int], float] = lambda _spec, _step: 0.0
 
 
-def build_study(plan: Plan | None = None) -> StudyView:
-    """Build a study as `store` would read it back."""
+def build_study(plan: Plan | None = None, matrix: Matrix | None = None) -> StudyView:
+    """Build a study as `store` would read it back; of any matrix, its grids' runs included."""
     plan = plan or Plan()
-    matrix = build_matrix(plan)
+    matrix = matrix or build_matrix(plan)
+    grid = tuple(_run(plan, matrix, spec) for spec in expand(matrix) if spec.stage == "select")
+    chosen = choose(matrix, grid_points((run.planned, run.record) for run in grid))
     runs = tuple(
-        _run(plan, matrix, _spec(matrix, pair, arm, seed))
+        _run(plan, matrix, _spec(matrix, pair, arm, seed, chosen))
         for pair in matrix.pairs
         for seed in matrix.seeds
-        for arm in matrix.pairs[pair].arms
+        for arm, each in matrix.pairs[pair].arms.items()
+        if not each.is_swept or (pair, each.rate_of or arm) in chosen
     )
     return StudyView(
         name="cpu",
@@ -77,13 +84,14 @@ def build_study(plan: Plan | None = None) -> StudyView:
             matrix_text="format: 1\nname: cpu\n",
             matrix_hash="0" * 64,
             margins_hash="1" * 64,
-            planned=tuple(r.planned for r in runs),
+            planned=tuple(r.planned for r in (*grid, *runs)),
             created_utc="2026-01-02T03:04:05Z",
             harness_version="0.1.0",
             command="harness bench --matrix cpu",
         ),
         matrix=matrix,
         runs=runs,
+        grid=grid,
         problems=plan.problems + ((HOSTILE,) if plan.hostile else ()),
     )
 
@@ -121,8 +129,10 @@ def build_matrix(plan: Plan) -> Matrix:
     )
 
 
-def _spec(matrix: Matrix, pair: str, arm: str, seed: int) -> RunSpec:
+def _spec(matrix: Matrix, pair: str, arm: str, seed: int, chosen: Choices) -> RunSpec:
     p = matrix.pairs[pair]
+    rate = chosen.get((pair, p.arms[arm].rate_of or arm))
+    swept = {} if rate is None else {"learning_rate": rate}
     return RunSpec(
         pair=pair,
         arm=arm,
@@ -133,13 +143,26 @@ def _spec(matrix: Matrix, pair: str, arm: str, seed: int) -> RunSpec:
         dataset=p.dataset,
         reward=p.reward,
         lora=p.arms[arm].lora,
-        trainer={"max_steps": STEPS[p.task], **p.arms[arm].trainer, "seed": seed},
+        trainer={
+            "max_steps": STEPS[p.task],
+            **p.trainer,
+            **p.arms[arm].trainer,
+            **swept,
+            "seed": seed,
+        },
         evaluation=p.evaluation,
+        seed_offset=p.arms[arm].seed_offset,
     )
 
 
 def _run(plan: Plan, matrix: Matrix, spec: RunSpec) -> RunView:
-    planned = PlannedRun(run_id=spec.run_id, pair=spec.pair, arm=spec.arm, seed=spec.seed)
+    planned = PlannedRun(
+        run_id=spec.run_id,
+        pair=spec.pair,
+        arm=spec.arm,
+        seed=spec.seed,
+        grid_rate=spec.grid_rate,
+    )
     word = plan.failures.get(spec.cell, "ok")
     if word == "missing":
         return RunView(planned=planned, spec=spec, record=None, summary=None)
@@ -212,7 +235,7 @@ def _record(
         steps_done=n,
         train_wall_s=wall_s - 4,
         parameters=parameters(spec),
-        evaluations=evaluations(spec, n, rng),
+        evaluations=evaluations(spec, n, rng, plan.offset),
         device="cpu",
         unusable_rows=("row 7: no answer" + text,) if plan.hostile else (),
         notes=("argument `warmup_ratio` was not passed" + text,) if plan.hostile else (),

@@ -6,6 +6,7 @@ The pieces that `study_factory` puts together; memory and records are laid out t
 from __future__ import annotations
 
 import random
+from collections.abc import Callable
 from typing import Any
 
 from harness.record import EvaluationPoint, ParameterCounts, PhaseRow, StepRow
@@ -80,12 +81,14 @@ def timeline(
     return steps, phases, clock
 
 
-def evaluations(spec: RunSpec, n: int, rng: random.Random) -> tuple[EvaluationPoint, ...]:
+def evaluations(
+    spec: RunSpec, n: int, rng: random.Random, offset: Callable[[RunSpec, int], float]
+) -> tuple[EvaluationPoint, ...]:
     metric: Any = "nll" if spec.task == "sft" else "reward"
     shift = rng.gauss(0, 0.006)  # the seed's own luck
 
     def point(step: int, split: Any) -> EvaluationPoint:
-        value = quality(spec, step) + (shift if step else 0.0)
+        value = quality(spec, step) + ((shift + offset(spec, step)) if step else 0.0)
         tokens = 2048 if metric == "nll" else None
         return EvaluationPoint(
             step=step, split=split, metric=metric, value=value, rows=128, tokens=tokens, wall_s=0.7

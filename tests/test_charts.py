@@ -9,7 +9,8 @@ from dataclasses import replace
 
 import pytest
 
-from harness.charts import curves_spec, memory_spec, on_paper, to_svg
+from harness.chart_parts import arm_color, arm_dash, on_paper, to_svg
+from harness.charts import curves_spec, memory_spec
 from harness.palette import ARM_COLORS, DARK, FAINT, GRID, INK, PAPER
 from harness.series import learning_curves
 from harness.traces import memory_trace
@@ -110,3 +111,16 @@ def test_on_paper_adds_a_background(curves):
     svg = to_svg(curves_spec(curves, ARMS, has_hover=False), "x", "c")
     first = next(iter(ET.fromstring(on_paper(svg))))
     assert (first.tag, first.get("fill")) == (f"{SVG}rect", PAPER)
+
+
+def test_the_names_of_many_arms_go_on_below_instead_of_widening_the_figure():
+    few, many = ([f"lora-r{2**i}-long" for i in range(n)] for n in (3, 9))
+    assert "columns" not in arm_color(few).to_dict()["legend"]
+    assert arm_color(many).to_dict()["legend"]["columns"] == 2
+
+
+def test_more_arms_than_colours_still_differ_in_colour_or_dash():
+    arms = [f"a{i}" for i in range(9)]
+    colors = arm_color(arms).to_dict()["scale"]["range"]
+    dashes = arm_dash(arms).to_dict()["scale"]["range"]
+    assert len({(c, str(d)) for c, d in zip(colors, dashes, strict=True)}) == 9

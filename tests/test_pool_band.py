@@ -7,7 +7,8 @@ from dataclasses import replace
 
 import pytest
 
-from harness.charts import memory_spec, to_svg
+from harness.chart_parts import to_svg
+from harness.charts import memory_spec
 from harness.pool_band import pool_label, pool_sentence
 from harness.traces import MemoryPool, MemorySlice, MemoryTrace, PhaseSpan
 
