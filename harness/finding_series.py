@@ -15,9 +15,10 @@ from harness.optimum import optimum
 from harness.selection import grid_of
 from harness.series import CurvePoint, over_seeds
 from harness.stats import mean_interval, median
+from harness.verdicts.capacity import departure
 from harness.verdicts.evidence import Evidence, compare
 from harness.verdicts.model import Part
-from harness.verdicts.sweeps import departure, losses_of
+from harness.verdicts.sweeps import losses_of
 
 Place = float | str  # where on the x axis
 LORA = "LoRA"

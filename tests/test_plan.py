@@ -152,4 +152,6 @@ def _asked():
         "budget": None,
         "rehearses": False,
         "seeds": None,
+        "until_decided": False,
+        "max_seeds": None,
     }

@@ -58,7 +58,7 @@ def test_the_sample_is_a_row():
 
 
 def test_the_embedded_model_reads_every_character():
-    from harness.spec import Model
+    from harness.settings import Model
     from harness.worker.models import load_model
 
     tokenizer = load_model(Model(source="embedded:micro-llama")).tokenizer
