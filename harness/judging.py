@@ -88,7 +88,7 @@ def _repeat(view: StudyView, study: Path, others: Sequence[Path]) -> list[str]:
     """Keep the verdicts of other studies with this one, print the table, and name contradictions."""
     from rich.text import Text
 
-    from harness.repeats import contradictions, keep_repeats, repeats_table
+    from harness.repeat_tables import contradictions, keep_repeats, repeats_table
     from harness.store import Store
     from harness.terminal import complain, message_console, plain_table
     from harness.text import harmless

@@ -27,10 +27,12 @@ from harness.export import data_json, runs_csv
 from harness.finding_sections import finding_sections
 from harness.findings import DRAWING_WIDTH, banners, findings_rows, headline, pair_label
 from harness.glossary import CLAIM_GLOSSARY, GLOSSARY
+from harness.method import method_text
 from harness.palette import DARK
 from harness.pool_band import pool_sentence
 from harness.provenance import arguments_tables, commands, environment_table
 from harness.rate_tables import grid_runs_tables, rates_tables
+from harness.repeat_tables import repeats_table
 from harness.report_tables import (
     Table,
     arms_of,
@@ -88,6 +90,9 @@ def _values(view: StudyView, generated_utc: str) -> dict[str, Any]:
         "sentence": headline(view),
         "banners": banners(view),
         "claims": claim_rows(view) if has_claims(view) else [],
+        "confidence": f"{100 * view.evidence.confidence:.3g}%",
+        "method": method_text(view),
+        "repeats": (repeats_table(view, view.repeats),) if view.repeats else (),
         "findings": findings_rows(view),
         "is_post_hoc": view.post_hoc,
         "compared": (pairs_table(view), arms_table(view), *rates_tables(view)),

@@ -6,11 +6,11 @@ A record that can't be read is named in `problems`; the rest of the study is sti
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import pandas as pd
 
@@ -32,6 +32,7 @@ from harness.record import (
     Study,
 )
 from harness.rehearsal import adapt
+from harness.repeats import Repeat, read_repeats
 from harness.rule import Cells
 from harness.selection import GridPoint, at_an_edge, choose, grid_points, rate_key, waiting
 from harness.spec import Matrix, RunSpec, rate_text
@@ -40,6 +41,8 @@ from harness.summary import RunSummary, summarise
 from harness.verdicts.evidence import Evidence
 from harness.verdicts.judge import judge_claims
 from harness.verdicts.model import ClaimVerdict
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -71,6 +74,7 @@ class StudyView:
     post_hoc: bool = False  # the margins are not the ones that were hashed before the first run
     undeclared: tuple[str, ...] = ()  # differences between arms that the matrix did not declare
     undeclared_pairs: frozenset[str] = frozenset()  # the pairs they are in
+    repeats: tuple[Repeat, ...] = ()  # what studies of the same matrix say on other seeds
     flops: tuple[ComputeRatio, ...] = ()  # what a claim on compute had counted
 
     @property
@@ -152,7 +156,7 @@ def load_view(store: Store) -> StudyView:
         problems.append(
             "study.json: its matrix is not the one that was hashed before the first run"
         )
-    counted = _read_counted(store, problems)
+    counted = _read_beside(lambda: read_counted(store), problems)
     runs = tuple(_load_run(store, matrix, planned, problems) for planned in study.planned)
     grid = tuple(run for run in runs if run.planned.grid_rate is not None)
     chosen = choose(matrix, grid_points((r.planned, r.record) for r in grid))
@@ -173,6 +177,7 @@ def load_view(store: Store) -> StudyView:
         undeclared=tuple(problem for found in undeclared.values() for problem in found),
         undeclared_pairs=frozenset(undeclared),
         flops=counted,
+        repeats=_read_beside(lambda: read_repeats(store), problems),
     )
 
 
@@ -196,9 +201,10 @@ def _left_out_notes(matrix: Matrix, runs: Sequence[RunView], chosen: Choices) ->
     return notes
 
 
-def _read_counted(store: Store, problems: list[str]) -> tuple[ComputeRatio, ...]:
+def _read_beside(read: Callable[[], tuple[T, ...]], problems: list[str]) -> tuple[T, ...]:
+    """Read a file beside the records; what can't be read is named in `problems` and left out."""
     try:
-        return read_counted(store)
+        return read()
     except StudyError as error:
         problems.append(str(error))
         return ()

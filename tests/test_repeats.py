@@ -13,14 +13,8 @@ from harness.errors import ConfigError
 from harness.launch.local import LocalLauncher
 from harness.plan import Request
 from harness.progress import Quiet
-from harness.repeats import (
-    Repeat,
-    RepeatedVerdict,
-    contradictions,
-    keep_repeats,
-    read_repeats,
-    repeats_table,
-)
+from harness.repeat_tables import contradictions, keep_repeats, repeats_table
+from harness.repeats import Repeat, RepeatedVerdict, read_repeats
 from harness.store import Store
 from harness.view import StudyView, load_view
 from tests.fake_worker import COMMAND
