@@ -128,7 +128,7 @@ def claims_matrix(words: str = "", only: Sequence[str] = (), **changed: Any) -> 
 def checked(data: dict[str, Any]) -> Matrix:
     """Parse a matrix and refuse claims that can't be judged."""
     matrix = Matrix.model_validate_json(json.dumps(data))
-    problems = check_claims(matrix, "matrix")
+    problems = check_claims(matrix)
     assert not problems, problems
     return matrix
 

@@ -85,9 +85,9 @@ def test_numbers_are_written_in_the_way_of_their_effect():
 def test_a_row_has_parts_with_their_seeds_and_facts(rows):
     row = rows["layers"]
     assert [cells[0].split(", ")[1] for cells in row.parts.rows] == [
-        "lora-attn worse than lora-mlp by",
-        "lora-attn worse than lora-all by",
-        "lora-mlp worse than lora-all by",
+        "lora-attn minus lora-mlp",
+        "lora-attn minus lora-all",
+        "lora-mlp minus lora-all",
     ]
     assert row.parts.rows[0][-1].startswith("0: +0.0")
     facts = dict(row.facts)

@@ -72,8 +72,8 @@ def anything(rng: random.Random):
     ]
     more = {"undeclared_pairs": frozenset({"p"})} if rng.random() < 0.2 else {}
     more |= {"waiting": {}, "edges": {}} if rng.random() < 0.5 else {}
-    confidence = rng.choice([0.95, 0.99])
-    return study(TOY, values, peaks, points=points, curves=curves, confidence=confidence, **more)
+    looks = rng.choice([(), (3, 6)])
+    return study(TOY, values, peaks, points=points, curves=curves, looks=looks, **more)
 
 
 @pytest.mark.parametrize("number", range(200))

@@ -13,6 +13,7 @@ from harness.verdicts.evidence import (
     Curve,
     Evidence,
     compare,
+    difference_name,
     effect_of,
     enough_seeds,
     match_part,
@@ -67,7 +68,7 @@ def _falls_behind(evidence: Evidence, claim: CapacityClaim, arm: str, baseline: 
     beside = [seed for seed, value in found.by_seed if value <= margin]
     return Part(
         effect=effect_of(
-            f"{what_is(evidence, claim.pair)}, {arm} worse than {baseline} by",
+            difference_name(evidence, claim.pair, arm, baseline),
             evidence.unit(claim.pair),
             worse,
             found.by_seed,
@@ -162,7 +163,7 @@ def _trend_part(
     if len(rows) < max(claim.minimum_seeds, 2):
         reason = f"{len(rows)} seeds have a value at every rank."
         return Part(effect=effect, word="inconclusive" if rows else "not tested", reason=reason)
-    said = f"{what}, {direction}: {listed}."
+    said = f"Claimed to be {direction}; found {listed}."
     if along is not None and along <= evidence.alpha and len(rows) == planned:
         word, said = "supported", f"{said} Page's p = {along:.2g}."
     elif back is not None and back <= evidence.alpha and len(rows) == planned:

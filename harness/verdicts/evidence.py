@@ -201,7 +201,7 @@ def match_part(
     within = [seed for seed, value in found.by_seed if value < margin]
     return Part(
         effect=effect_of(
-            name or f"{what_is(evidence, pair, measure)}, {arm} worse than {baseline} by",
+            name or difference_name(evidence, pair, arm, baseline, measure),
             evidence.unit(pair),
             found.worse,
             found.by_seed,
@@ -215,6 +215,14 @@ def match_part(
         seeds_needed=needed(evidence, found.worse, margin) if word == "inconclusive" else None,
         against=seeds_against(word, beyond, within, "worse by the margin", "within the margin"),
     )
+
+
+def difference_name(
+    evidence: Evidence, pair: str, arm: str, baseline: str, measure: Measure = "held-out"
+) -> str:
+    """Name a difference that is positive where the arm is worse."""
+    first, second = (arm, baseline) if evidence.sign(pair) > 0 else (baseline, arm)
+    return f"{what_is(evidence, pair, measure)}, {first} minus {second}"
 
 
 def has_learned(found: Comparison, least: float) -> bool:

@@ -11,8 +11,10 @@ from typing import Any
 from harness.claim_checks import unit_of
 from harness.claim_spec import (
     EXPECTED,
+    BatchClaim,
     Claim,
     ComputeClaim,
+    LayersClaim,
     MatchClaim,
     MemoryClaim,
     RateClaim,
@@ -89,7 +91,10 @@ def margin_text(matrix: Matrix, claim: Claim) -> str:
     if isinstance(claim, RateClaim):
         drift = f"; drift below {claim.drift:g}×" if claim.ranks else ""
         return f"ratio {claim.low:g} to {claim.high:g}{drift}"
-    return f"{claim.margin:g} {unit_of(matrix, claim)}"
+    margin = f"{claim.margin:g} {unit_of(matrix, claim)}"
+    if isinstance(claim, LayersClaim | BatchClaim):
+        return f"more than 0, and not all below {margin}"
+    return margin
 
 
 def _judge(evidence: Evidence, name: str, claim: Claim) -> ClaimVerdict:

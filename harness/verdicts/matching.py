@@ -14,6 +14,7 @@ from harness.verdicts.evidence import (
     Comparison,
     Evidence,
     compare,
+    difference_name,
     effect_of,
     enough_seeds,
     has_learned,
@@ -21,7 +22,6 @@ from harness.verdicts.evidence import (
     needed,
     seeds_against,
     undecided,
-    what_is,
 )
 from harness.verdicts.model import Part
 
@@ -66,7 +66,7 @@ def _equivalent(evidence: Evidence, claim: RankFreeClaim, arm: str, baseline: st
     close = [seed for seed, value in found.by_seed if abs(value) < claim.margin]
     return Part(
         effect=effect_of(
-            f"{what_is(evidence, claim.pair)}, {arm} worse than {baseline} by",
+            difference_name(evidence, claim.pair, arm, baseline),
             evidence.unit(claim.pair),
             found.worse,
             found.by_seed,
@@ -140,7 +140,7 @@ def worse_part(evidence: Evidence, claim: LayersClaim, arm: str, baseline: str) 
     negative = [seed for seed, value in found.by_seed if value <= 0]
     return Part(
         effect=effect_of(
-            f"{what_is(evidence, claim.pair)}, {arm} worse than {baseline} by",
+            difference_name(evidence, claim.pair, arm, baseline),
             evidence.unit(claim.pair),
             found.worse,
             found.by_seed,

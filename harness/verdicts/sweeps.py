@@ -16,6 +16,7 @@ from harness.stats import Estimate, mean_interval
 from harness.verdicts.evidence import (
     Evidence,
     compare,
+    difference_name,
     effect_of,
     enough_seeds,
     match_part,
@@ -132,7 +133,7 @@ def judge_batch(evidence: Evidence, claim: BatchClaim) -> list[Part]:
         claim.raised,
         claim.margin,
         minimum_seeds=claim.minimum_seeds,
-        name=f"at the largest batch, {claim.arm} worse than {claim.raised} by",
+        name=f"at the largest batch: {difference_name(evidence, largest, claim.arm, claim.raised)}",
     )
     return [_growth(evidence, claim), raised]
 

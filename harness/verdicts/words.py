@@ -50,5 +50,5 @@ def plain_words(matrix: Matrix, claim: Claim, word: Word, parts: Sequence[Part])
     open_parts = [part for part in parts if part.decides and part.word != "supported"]
     settled = [part for part in parts if part.decides and part.word == "supported"]
     if word == "inconclusive" and settled and open_parts:
-        return f"Part of it holds, the rest is open: {open_parts[0].effect.name}."
+        return f"Part of it holds; still open: {open_parts[0].effect.name}."
     return _OPEN[word]
