@@ -9,6 +9,7 @@ import io
 import json
 import re
 import time
+from contextlib import nullcontext
 from html.parser import HTMLParser
 
 import pytest
@@ -288,3 +289,10 @@ def test_an_interval_drawing_stays_inside_its_frame():
             places += [p for p in (row.drawing.low, row.drawing.high) if p is not None]
             assert all(0 <= p <= DRAWING_WIDTH for p in places)
             assert row.drawing.zero < row.drawing.margin
+
+
+def test_a_report_draws_without_altairs_checks_what_it_draws_with_them(monkeypatch):
+    study = build_study(Plan(seeds=(0,), hz=2.0))
+    quick = render_report(study, generated_utc=UTC)
+    monkeypatch.setattr("harness.report.unchecked", nullcontext)
+    assert render_report(study, generated_utc=UTC) == quick

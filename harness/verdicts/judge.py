@@ -33,6 +33,7 @@ from harness.verdicts.model import ClaimVerdict, Part, combine, combined_p, lead
 from harness.verdicts.sweeps import judge_batch, judge_rates
 from harness.verdicts.words import plain_words
 
+NAMED = 3  # parts that a sentence names
 FAMILY_ERROR = 0.05  # one-sided, over all claims of a study
 REHEARSED = "A rehearsal shows that each arm runs; its toys learn nothing that could be judged."
 
@@ -128,7 +129,7 @@ def _reason(parts: Sequence[Part], word: Word) -> str:
     open_words = ("inconclusive", "not tested")  # a claim with a part untested is inconclusive
     wanted = open_words if word == "inconclusive" else (word,)
     shown = [part for part in deciding if part.word in wanted]
-    lines = [f"{part.effect.name}: {part.reason}" for part in shown[:3]]
+    lines = [f"{part.effect.name}: {part.reason}" for part in shown[:NAMED]]
     more = len(shown) - len(lines)
     return " ".join(lines) + (f" And {more} more." if more > 0 else "")
 
@@ -139,11 +140,7 @@ def _against(evidence: Evidence, claim: Claim, parts: Sequence[Part], word: Word
         f"{part.effect.name}: {line}" for part in parts if part.decides for line in part.against
     ]
     if word == "refuted":
-        lines += [
-            f"{part.effect.name}: this part is supported."
-            for part in parts
-            if part.decides and part.word == "supported"
-        ]
+        lines += _supported_parts(parts)
     if word == "supported" and claim.rule == "match":
         lines += [
             f"{part.effect.name}: that both arms are equal within the margin is not shown "
@@ -156,6 +153,15 @@ def _against(evidence: Evidence, claim: Claim, parts: Sequence[Part], word: Word
         if edge:
             lines.append(edge)
     return list(dict.fromkeys(lines))
+
+
+def _supported_parts(parts: Sequence[Part]) -> list[str]:
+    """Name the parts that hold all the same; of many their number."""
+    deciding = [part for part in parts if part.decides]
+    names = [part.effect.name for part in deciding if part.word == "supported"]
+    if len(names) > NAMED:
+        return [f"{len(names)} of its {len(deciding)} parts are supported."]
+    return [f"{name}: this part is supported." for name in names]
 
 
 def _resolved(evidence: Evidence, claim: Claim) -> list[tuple[str, str]]:
