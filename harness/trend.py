@@ -15,7 +15,9 @@ LEAST_ROWS = 2
 LEAST_COLUMNS = 3
 
 
-def trend_p(rows: Sequence[Sequence[float]], direction: Direction) -> float | None:
+def trend_p(
+    rows: Sequence[Sequence[float]], direction: Direction, *, is_discrete: bool = False
+) -> float | None:
     """Return the one-sided p value of H0: within a seed, no arm tends to more than another.
 
     Shapes: a row for each seed, a column for each arm in the order of the claim. Infinity is allowed,
@@ -23,8 +25,9 @@ def trend_p(rows: Sequence[Sequence[float]], direction: Direction) -> float | No
     columns and 12 rows the p value is exact, beyond that asymptotic: at 9 to 12 columns of 3 rows it
     stays within 5.1 % where 5 % is asked.
 
-    None of fewer than two rows or three columns, if any value is NaN, if all rows are the same numbers
-    (copies are not seeds), or if no row orders its arms. Raises: ValueError if rows differ in length.
+    None of fewer than two rows or three columns, if any value is NaN, if no row orders its arms, or if all
+    rows are the same numbers: copies are not seeds. Values that are `is_discrete`, as counts of steps, may
+    agree in every seed without being copies. Raises: ValueError if rows differ in length.
 
     Source: Page, J. Am. Stat. Assoc. 58 (1963), 216–230.
     """
@@ -35,7 +38,8 @@ def trend_p(rows: Sequence[Sequence[float]], direction: Direction) -> float | No
         return None
     if any(math.isnan(value) for row in rows for value in row):
         return None
-    if len({tuple(row) for row in rows}) == 1 or all(len(set(row)) == 1 for row in rows):
+    are_copies = len({tuple(row) for row in rows}) == 1 and not is_discrete
+    if are_copies or all(len(set(row)) == 1 for row in rows):
         return None
     from scipy import stats  # takes a second to load, which only a trend has to pay
 

@@ -84,3 +84,12 @@ def test_the_command_line_does_not_pay_for_scipy_stats():
     modules = "harness.equivalence, harness.multiplicity, harness.optimum, harness.trend"
     check = f"import sys, {modules}; sys.exit('scipy.stats' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", check], check=False).returncode == 0
+
+
+def test_steps_may_agree_in_every_seed_without_being_copies():
+    rows = [(60.0, math.inf, math.inf)] * 5
+    assert trend_p(rows, "increasing") is None
+    p = trend_p(rows, "increasing", is_discrete=True)
+    assert p is not None
+    assert p < 0.025
+    assert trend_p([(60.0, 60.0, 60.0)] * 5, "increasing", is_discrete=True) is None

@@ -24,6 +24,8 @@ from harness.verdicts.evidence import (
 from harness.verdicts.matching import without_interval
 from harness.verdicts.model import Effect, Part
 
+OPPOSITE: dict[Direction, Direction] = {"increasing": "decreasing", "decreasing": "increasing"}
+
 
 def judge_capacity(evidence: Evidence, claim: CapacityClaim) -> list[Part]:
     """The lowest rank falls behind, the highest does not, and in between rank helps."""
@@ -119,8 +121,10 @@ def _departure_trend(evidence: Evidence, claim: CapacityClaim, baseline: str) ->
         for i, arm in enumerate(claim.arms)
     }
     listed = "; ".join(f"{arm}: {steps}" for arm, steps in shown.items())
+    what = "step of departure by rank"
+    # Curves are read at few steps: all seeds may agree. Copied runs show in the metric's own trend.
     return _trend_part(
-        evidence, claim, rows, "increasing", "step of departure by rank", listed, len(seeds)
+        evidence, claim, rows, "increasing", what, listed, len(seeds), is_discrete=True
     )
 
 
@@ -148,9 +152,11 @@ def _trend_part(
     what: str,
     listed: str,
     planned: int,
+    *,
+    is_discrete: bool = False,
 ) -> Part:
-    along = trend_p(list(rows.values()), direction)
-    back = trend_p(list(rows.values()), "decreasing" if direction == "increasing" else "increasing")
+    values, other = list(rows.values()), OPPOSITE[direction]
+    along, back = (trend_p(values, d, is_discrete=is_discrete) for d in (direction, other))
     effect = Effect(name=what, unit="Page's trend test", value=None, n=len(rows))
     word: Word = "inconclusive"
     if len(claim.arms) < 3:
