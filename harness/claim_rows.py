@@ -104,7 +104,7 @@ def _row(claim: Claim, verdict: ClaimVerdict) -> ClaimRow:
 
 def seeds_text(verdict: ClaimVerdict) -> str:
     """Say on how many seeds a word rests."""
-    part = leading(verdict.parts, verdict.word)
+    part = leading(verdict.parts, verdict.alone)
     if verdict.rule == "compute":
         return "counted"
     if part is None or (not part.effect.n and part.effect.value is None):

@@ -56,7 +56,9 @@ def finding_sections(view: StudyView) -> list[Section]:
             BUILDERS[rule](Subject(view, evidence, name, claims[name], verdicts[name]))
             for name in names
         ]
-        tables = tuple(table for each in shown for table in each.tables)
+        # Two claims on one subject may show the same.
+        tables = tuple(dict.fromkeys(table for each in shown for table in each.tables))
+        figures = {str(figure.spec): figure for each in reversed(shown) for figure in each.figures}
         if rule == _rule_of_page_table(claims.values()):
             tables += (page_ranks_table(evidence, claims, verdicts),)
         if names:
@@ -65,7 +67,9 @@ def finding_sections(view: StudyView) -> list[Section]:
                     identity=f"on-{rule}",
                     title=title,
                     claims=tuple(rows[name] for name in names),
-                    figures=tuple(figure for each in shown for figure in each.figures),
+                    figures=tuple(
+                        f for each in shown for f in each.figures if f in figures.values()
+                    ),
                     tables=tables,
                     notes=tuple(text.clean(note) for each in shown for note in each.notes),
                 )

@@ -191,12 +191,17 @@ def frame(values: Sequence[float], sign: float) -> tuple[float, float] | None:
     return low, high
 
 
+def arms_in(evidence: Evidence, claim: BatchClaim, pair: str) -> list[str]:
+    """List the arms whose gap is shown at a batch size: the raised rank may stand at the largest alone."""
+    return [arm for arm in (claim.arm, claim.raised) if arm in evidence.pair(pair).arms]
+
+
 def gap_dots(evidence: Evidence, claim: BatchClaim, batches: Mapping[str, Place]) -> Dots:
     """Collect how much worse LoRA is than the baseline by batch size, with 95 % intervals."""
     found = Dots()
     for pair in claim.pairs:
         baseline = evidence.baseline(pair, claim.baseline)
-        for arm in (claim.arm, claim.raised):
+        for arm in arms_in(evidence, claim, pair):
             compared = compare(evidence, pair, arm, baseline)
             worse = compared.worse
             if worse is not None:

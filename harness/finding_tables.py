@@ -12,7 +12,7 @@ from harness.claim_checks import facts_of
 from harness.claim_rows import interval_text, value_text
 from harness.claim_spec import BatchClaim, CapacityClaim, Claim, LayersClaim, RankFreeClaim
 from harness.errors import ConfigError
-from harness.finding_series import MeanPoint, finals, gap_dots, rank_of
+from harness.finding_series import MeanPoint, arms_in, finals, gap_dots, rank_of
 from harness.report_tables import Table, argument, arm_parameters, make_table
 from harness.rule import Word
 from harness.sizes import count_lora
@@ -177,7 +177,7 @@ def batch_table(evidence: Evidence, claim: BatchClaim, batches: Mapping[str, flo
     gaps = {(point.x, point.arm): point for point in found}
     rows = []
     for pair in claim.pairs:
-        for arm in (claim.arm, claim.raised):
+        for arm in arms_in(evidence, claim, pair):
             gap = gaps.get((pair, arm))
             digits = text.decimals(claim.margin)
             rows.append(

@@ -33,6 +33,16 @@ def test_a_section_is_there_only_if_something_is_claimed(study):
     assert "split" in str(sections["on-layers"].figures[0].spec)
 
 
+def test_two_claims_on_one_subject_show_what_they_share_once():
+    matrix = claims_matrix(only=("compute",))
+    again = matrix.claims["compute"].model_copy(update={"sentence": "The same in other words."})
+    doubled = matrix.model_copy(update={"claims": {**matrix.claims, "compute-again": again}})
+    (section,) = finding_sections(claims_study(matrix=doubled))
+    assert len(section.claims) == 2
+    assert len(section.figures) == 1
+    assert len({table.caption for table in section.tables}) == len(section.tables)
+
+
 def test_the_pages_ranks_stand_beside_what_was_tried(study):
     rows = page_ranks(study)
     assert rows["SFT"] == ("Post-training scale", "256", "\u2013", "not tried", "\u2013")

@@ -23,6 +23,7 @@ def verdict(word: str, role: str = "claim", as_expected: bool | None = None) -> 
         sentence="s",
         margin="0.1 reward",
         word=word,  # type: ignore[arg-type]
+        alone=word,  # type: ignore[arg-type]
         plain="p",
         reason="r",
         parts=(),

@@ -40,6 +40,7 @@ def test_one_claim_stands_as_it_is_and_among_many_it_has_to_stand_out():
     assert among.word == "inconclusive"
     assert among.p_adjusted == pytest.approx(3 * alone.p_supported)
     assert "By itself it would be supported; among 3 claims" in among.reason
+    assert (among.alone, among.effect) == ("supported", alone.effect)
 
 
 def test_a_refutation_among_many_has_to_stand_out_too():

@@ -112,6 +112,7 @@ def _judge(evidence: Evidence, name: str, claim: Claim) -> ClaimVerdict:
         sentence=claim.sentence,
         margin=margin_text(matrix, claim),
         word=word,
+        alone=word,
         plain=plain_words(matrix, claim, word, parts),
         reason=REHEARSED if is_rehearsal else _reason(parts, word),
         parts=tuple(parts),
@@ -148,7 +149,8 @@ def _against(evidence: Evidence, claim: Claim, parts: Sequence[Part], word: Word
             for part in parts
             if part.p_equal is not None and part.p_equal > evidence.alpha
         ]
-    for pair, arm in dict.fromkeys(_resolved(evidence, claim)):
+    judged = [] if claim.rule == "compute" else _resolved(evidence, claim)  # counts have no rate
+    for pair, arm in dict.fromkeys(judged):
         edge = evidence.edges.get(rate_key(evidence.matrix, pair, arm))
         if edge:
             lines.append(edge)

@@ -55,6 +55,7 @@ class ClaimVerdict(Frozen):
     sentence: str
     margin: str = Field(description="what the claim allows, as text with its unit")
     word: Word
+    alone: Word = Field(description="the word before it was corrected for there being many claims")
     plain: str = Field(description="the verdict in a sentence, without statistics")
     reason: str = Field(description="why that word, with numbers")
     parts: tuple[Part, ...]
@@ -74,7 +75,7 @@ class ClaimVerdict(Frozen):
     @property
     def effect(self) -> Effect | None:
         """The number that is drawn: that of the part the word hangs on."""
-        part = leading(self.parts, self.word)
+        part = leading(self.parts, self.alone)
         return part.effect if part else None
 
 
