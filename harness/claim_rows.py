@@ -12,6 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from harness import text
+from harness.claim_checks import NATS
 from harness.claim_spec import ROLE_NOTES, Claim
 from harness.report_tables import Table, make_table
 from harness.verdicts.model import ClaimVerdict, Effect, Part, leading
@@ -92,7 +93,7 @@ def _row(claim: Claim, verdict: ClaimVerdict) -> ClaimRow:
         effect=text.clean(effect.name if effect else ""),
         value=value_text(effect, effect.value) if effect else text.MISSING,
         interval=interval,
-        margin=text.clean(verdict.margin),
+        margin=text.clean(verdict.margin).replace(NATS, "nats/token"),
         seeds=seeds_text(verdict),
         drawing=draw(effect) if effect else None,
         reason=text.clean(verdict.reason),

@@ -94,7 +94,7 @@ def margin_text(matrix: Matrix, claim: Claim) -> str:
         return f"ratio {claim.low:g} to {claim.high:g}{drift}"
     margin = f"{claim.margin:g} {unit_of(matrix, claim)}"
     if isinstance(claim, LayersClaim | BatchClaim):
-        return f"more than 0, and not all below {margin}"
+        return f"above 0 ({margin} counts)"
     return margin
 
 
