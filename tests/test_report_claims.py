@@ -248,6 +248,7 @@ def test_a_margin_that_stayed_is_not(tmp_path):
     assert POST_HOC not in render_report(view, generated_utc=UTC)["report.md"].decode()
 
 
+@pytest.mark.slow
 @pytest.mark.chromium
 @pytest.mark.skipif(bool(missing_binaries()), reason=f"not installed: {missing_binaries()}")
 def test_twelve_claims_fit_the_first_screen_and_every_figure_lives(files, tmp_path):

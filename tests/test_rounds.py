@@ -138,6 +138,7 @@ def test_if_every_rate_fails_the_lowest_is_judged(folder, monkeypatch):
     assert rates(folder)["sft-micro.lora.s0"] == 1e-4
 
 
+@pytest.mark.slow
 def test_an_accident_in_the_grid_leaves_the_arm_waiting_and_says_for_what(folder, monkeypatch):
     modes(monkeypatch, lora_lr1e_3_s100="crash")
     listener = Listener()
@@ -198,6 +199,7 @@ def test_a_grid_that_is_tried_again_replaces_the_runs_at_the_old_rate(folder, mo
     assert "left out" in (folder / "study/report/report.md").read_text()
 
 
+@pytest.mark.slow
 def test_more_selection_seeds_choose_again_and_a_grid_under_way_shows_no_judged_run(
     folder, monkeypatch
 ):
@@ -216,6 +218,7 @@ def test_more_selection_seeds_choose_again_and_a_grid_under_way_shows_no_judged_
     assert load_view(Store(folder / "study")).left_out == ()
 
 
+@pytest.mark.slow
 def test_a_failed_run_is_tried_once_a_command_and_not_once_a_round(folder, monkeypatch):
     modes(monkeypatch, lora_lr1e_2_s100="nan", full_s0="nan")
     run(folder)
@@ -233,6 +236,7 @@ def test_an_accident_is_not_tried_again_in_the_next_round(folder, monkeypatch):
     assert len(counts) == 5
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("number", "cell"),
     [
