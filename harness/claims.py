@@ -1,7 +1,7 @@
 """Each arm of a pair against its baseline arm: quality, memory, speed, and a word.
 
 The rule behind the word stands in `rule`, what memory and speed are compared by in `ratios`.
-What this leaves out: the page's other claims, equivalence tests, corrections for many claims.
+What this leaves out: what a matrix claims, with corrections for many claims (`verdicts`).
 """
 
 from __future__ import annotations

@@ -196,14 +196,11 @@ def _print_verdicts(view: StudyView) -> None:
     """Print the sentence, the banners, and a row for every claim."""
     from rich.text import Text
 
-    from harness.findings import banners, headline
-    from harness.terminal import answer_console, plain_table
+    from harness.terminal import answer_console, plain_table, print_headline
     from harness.text import harmless
 
     console = answer_console()
-    console.print(Text(headline(view), style="bold"))
-    for banner in banners(view):
-        console.print(Text(harmless(banner.text), style="yellow"))
+    print_headline(view, console)
     table = plain_table("claim", "verdict", "", "interval", "allows")
     for each in view.verdicts:
         word: str = each.word

@@ -66,9 +66,7 @@ def print_runs(view: StudyView) -> None:
 def print_findings(view: StudyView) -> None:
     """Print a study's finding as a sentence, and a row for every claim, or arm that was judged."""
     console = answer_console()
-    console.print(Text(headline(view), style="bold"))
-    for banner in banners(view):
-        console.print(Text(harmless(banner.text), style="yellow"))
+    print_headline(view, console)
     if has_claims(view):
         _print_claims(view, console)
         return
@@ -84,6 +82,13 @@ def print_findings(view: StudyView) -> None:
     console.print(table)
     for caution in dict.fromkeys(f"{row.pair}, {c}." for row in rows for c in row.cautions):
         console.print(Text(harmless(caution), style="yellow"))
+
+
+def print_headline(view: StudyView, console: Console) -> None:
+    """Print the sentence and the banners of a study."""
+    console.print(Text(headline(view), style="bold"))
+    for banner in banners(view):
+        console.print(Text(harmless(banner.text), style="yellow"))
 
 
 def _print_claims(view: StudyView, console: Console) -> None:

@@ -193,9 +193,7 @@ def match_part(
     p_supported, p_refuted = p_below(found.worse, margin), p_above(found.worse, margin)
     if word in ("supported", "refuted") and found.worse and p_refuted is None:
         word, reason = "inconclusive", "No spread between seeds: the runs may be copies."
-    if (
-        word == "refuted" and found.worse is None
-    ):  # it can't be trained at all: nothing is estimated
+    if word == "refuted" and found.worse is None:  # it can't be trained: nothing is estimated
         p_refuted = 0.0
     beyond = [seed for seed, value in found.by_seed if value >= margin]
     within = [seed for seed, value in found.by_seed if value < margin]

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from harness.claim_checks import unit_of
+from harness.claim_checks import NATS, REWARD, unit_of
 from harness.claim_spec import (
     EXPECTED,
     BatchClaim,
@@ -71,7 +71,7 @@ def claims_of(matrix: Matrix) -> dict[str, Claim]:
             pair=name,
             arm=arm,
             margin=pair.margin,
-            unit="nats per completion token" if pair.task == "sft" else "reward",
+            unit=NATS if pair.task == "sft" else REWARD,
             margin_reason=pair.margin_reason,
             speaks_for=f"{pair.model.shown} on {pair.dataset.name}",
         )
