@@ -1,0 +1,1 @@
+"""Two studies, or a study and a stored baseline, held against each other: what changed, and is it real."""
