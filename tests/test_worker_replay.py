@@ -7,15 +7,19 @@ import os
 import shutil
 import subprocess
 import sys
+import time
 from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
+from math_verify.errors import TimeoutException
+from math_verify.utils import timeout
 
 from harness.compare.replay import evaluation_changed, replay_differences
 from harness.replaying import record_replay
 from harness.replays import Played
 from harness.worker.replay.corpus import FOLDER, read_corpus
+from harness.worker.replay.patience import without_time_limits
 
 MOST_BYTES = 200_000
 
@@ -51,6 +55,16 @@ def test_a_corpus_with_another_row_has_another_hash(tmp_path):
     with (tmp_path / "rewards.jsonl").open("a") as file:
         file.write('{"name": "more", "completion": "1", "solution": "1"}\n')
     assert read_corpus(tmp_path).sha256 != read_corpus().sha256 == read_corpus(FOLDER).sha256
+
+
+def test_a_busy_machine_scores_the_same_because_nothing_is_cut_off_by_the_clock():
+    slow = timeout(1)(lambda: time.sleep(1.2) or "done")
+    with pytest.raises(TimeoutException):
+        slow()
+    with without_time_limits():
+        assert slow() == "done"
+    with pytest.raises(TimeoutException):
+        slow()
 
 
 def test_an_edited_file_of_a_library_shows_in_the_fingerprint(tmp_path):

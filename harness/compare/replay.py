@@ -43,11 +43,12 @@ def replay_differences(
         return (_other_corpus(base, candidate),)
     found: list[Difference] = []
     for group, names in _groups([*base, *(n for n in candidate if n not in base)]).items():
-        lacking = [n for n in names if n not in base or n not in candidate]
-        if lacking:
-            found.append(_missing(group, lacking, base, candidate))
+        if lost := [n for n in names if n not in candidate]:
+            found.append(_missing(group, lost, base, "base"))
+        if gained := [n for n in names if n not in base]:
+            found.append(_missing(group, gained, candidate, "candidate"))
         both = [n for n in names if n in base and n in candidate]
-        if apart := [n for n in both if not _is_equal(base[n], candidate[n])]:
+        if apart := [n for n in both if base[n] != candidate[n]]:
             found.append(_difference(group, apart, len(both), base, candidate))
     return tuple(found)
 
@@ -74,10 +75,6 @@ def _groups(names: Iterable[str]) -> dict[str, list[str]]:
         if name != CORPUS:
             groups.setdefault("/".join(name.split("/")[:2]), []).append(name)
     return groups
-
-
-def _is_equal(one: Value, other: Value) -> bool:
-    return one == other and (one is None) == (other is None)
 
 
 def _relative(one: Value, other: Value) -> float | None:
@@ -154,24 +151,20 @@ def _part(text: str, begin: int) -> str:
 
 
 def _missing(
-    group: str, names: Sequence[str], base: Mapping[str, Value], candidate: Mapping[str, Value]
+    group: str, names: Sequence[str], values: Mapping[str, Value], side: str
 ) -> Difference:
-    """What one side lacks; a release that has more or fewer functions trains the same with the others."""
-    lost = [name for name in names if name in base]
-    side = "base" if lost else "candidate"
-    if lost and len(lost) < len(names):
-        side = "base, or the candidate,"
-    is_evaluation = kind_of(group) == "evaluation"
-    shown = ", ".join(name.removeprefix(group).lstrip("/") or group for name in names[:SHOWN])
+    """What one side alone has; with more or fewer functions a release trains the same with the others."""
+    shown = {name: values[name] for name in names[:SHOWN]}
+    rows = ", ".join(name.removeprefix(group).lstrip("/") or group for name in shown)
     more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
     return Difference(
         layer="missing",
         kind=kind_of(group),
         what=group,
-        word="not comparable" if is_evaluation else "same",
-        base={name: base.get(name) for name in names[:SHOWN]},
-        candidate={name: candidate.get(name) for name in names[:SHOWN]},
-        sentence=f"{group}: only the {side} has {shown}{more}",
+        word="not comparable" if kind_of(group) == "evaluation" else "same",
+        base=shown if side == "base" else None,
+        candidate=shown if side == "candidate" else None,
+        sentence=f"{group}: only the {side} has {rows}{more}",
     )
 
 

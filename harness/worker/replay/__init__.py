@@ -1,8 +1,8 @@
 """`python -m harness.worker.replay OUTPUT.json`: what this stack makes of a frozen corpus.
 
 Reward functions, chat templates, tokenisation, packing, collation and the losses' small functions are
-played back on fixed input, and one saved checkpoint is evaluated by the harness's own evaluation. Two stacks
-that give the same values read, score and judge alike, so a difference between their runs comes from
+played back on fixed input, and one saved checkpoint is evaluated by the harness's own evaluation. Two
+stacks that give the same values read, score and judge alike, so a difference between their runs comes from
 training; if the checkpoint evaluates otherwise, a change of the final metric is none of training.
 
 The contract. OUTPUT.json is one JSON object: {"format": 1, "values": {NAME: VALUE, …}, "absent": [NAME, …],

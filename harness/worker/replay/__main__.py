@@ -50,6 +50,7 @@ def replay(checkpoint: str | None) -> Items:
     from harness.worker.replay.corpus import read_corpus
     from harness.worker.replay.items import Items
     from harness.worker.replay.numbers import replay_numbers
+    from harness.worker.replay.patience import without_time_limits
     from harness.worker.replay.rows import replay_rows
     from harness.worker.replay.scoring import replay_rewards
 
@@ -68,7 +69,8 @@ def replay(checkpoint: str | None) -> Items:
     }
     for what, part in parts.items():
         try:
-            part()
+            with without_time_limits():
+                part()
         except Exception as error:  # noqa: BLE001 - the other parts still say what they found
             traceback.print_exc()
             items.notes.append(f"{what} ended with {type(error).__name__}: {error}"[:500])

@@ -118,23 +118,24 @@ def _cases(corpus: Corpus) -> dict[str, Case]:
 
 def _prepare(items: Items, name: str, case: Case) -> None:
     """Build a trainer, and keep what its rows become and what their loss is."""
-    try:
-        with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as folder:
+        try:
             trainer = _trainer(case, folder)
             batch = trainer.data_collator(list(trainer.train_dataset))
-            loss, gradient = _loss(trainer, dict(batch))
-    except ConfigError as error:  # an argument that this release does not have
-        items.notes.append(f"data/sft/{name} was left out: {error.problems[0]}")
-        return
-    except Exception as error:  # noqa: BLE001 - whatever a release raises on these rows
-        items.put(f"data/sft/{name}/outcome", f"raises {type(error).__name__}")
-        return
-    items.put(f"data/sft/{name}/rows", len(trainer.train_dataset))
-    items.put(f"data/sft/{name}/trained_tokens", int((batch["labels"] != IGNORED).sum()))
-    for column, value in _common(batch).items():
-        items.put(f"data/sft/{name}/{column}", value.tolist())
-    items.put(f"loss/sft/{name}/loss", loss)
-    items.put(f"loss/sft/{name}/gradient", gradient)
+        except ConfigError as error:  # an argument that this release does not have
+            items.notes.append(f"data/sft/{name} was left out: {error.problems[0]}")
+            return
+        except Exception as error:  # noqa: BLE001 - whatever a release raises on these rows
+            items.put(f"data/sft/{name}/outcome", f"raises {type(error).__name__}")
+            items.notes.append(f"data/sft/{name} raises {type(error).__name__}: {error}"[:300])
+            return
+        items.put(f"data/sft/{name}/outcome", "prepared")
+        items.put(f"data/sft/{name}/rows", len(trainer.train_dataset))
+        items.put(f"data/sft/{name}/trained_tokens", int((batch["labels"] != IGNORED).sum()))
+        for column, value in _common(batch).items():
+            items.put(f"data/sft/{name}/{column}", value.tolist())
+        items.call(f"loss/sft/{name}/loss", lambda: _loss(trainer, dict(batch)))
+        items.call(f"loss/sft/{name}/gradient", lambda: _gradient(trainer.model))
 
 
 def _trainer(case: Case, folder: str) -> Any:
@@ -162,10 +163,14 @@ def _trainer(case: Case, folder: str) -> Any:
     )
 
 
-def _loss(trainer: Any, batch: dict[str, Any]) -> tuple[float, float]:
-    """Return the loss of a batch as TRL computes it, and the norm of its gradient."""
+def _loss(trainer: Any, batch: dict[str, Any]) -> float:
+    """Return the loss of a batch as TRL computes it, having gone back through it."""
     trainer.model.train()
     loss = trainer.compute_loss(trainer.model, batch)
     loss.backward()
-    gradients = [p.grad.norm() for p in trainer.model.parameters() if p.grad is not None]
-    return loss.item(), torch.stack(gradients).norm().item()
+    return float(loss)
+
+
+def _gradient(model: torch.nn.Module) -> float:
+    norms = [p.grad.norm() for p in model.parameters() if p.grad is not None]
+    return float(torch.stack(norms).norm())
