@@ -24,6 +24,7 @@ from harness.preflight import check_sources
 from harness.progress import Display, Event
 from harness.record import Record, Status
 from harness.recovery import recover, utc_text
+from harness.replaying import replay_study
 from harness.report import render_report
 from harness.rounds import count_flops, known_runs, next_round, tell_waiting
 from harness.schedule import Conditions, Schedule
@@ -102,6 +103,7 @@ def _bench(
         if not signals:
             tell_waiting(store, desk.plan, display)
             count_flops(store, desk.plan, display)
+            replay_study(store, desk.plan.loaded.matrix, launcher, display)
         view = _finish(desk, request)
     records = {spec.run_id: desk.records.get(spec.run_id) for spec in desk.plan.specs}
     return Outcome(

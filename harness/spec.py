@@ -183,6 +183,12 @@ class Matrix(Frozen):
         exclude_if=absent(False),
         description="save each trained adapter in its attempt's folder, for `harness publish`",
     )
+    replays: bool = Field(
+        False,
+        exclude_if=absent(False),
+        description="play the harness's frozen corpus back when all has run, for `harness compare`: "
+        "rewards, chat templates, tokens, and the evaluation of one checkpoint",
+    )
     timeout_s: PositiveInt = Field(3600, description="a run longer than this is ended: timeout")
     stall_s: PositiveInt = Field(600, description="a run silent for this long is ended: stalled")
     warmup_steps_excluded: Count = Field(
