@@ -102,6 +102,8 @@ def _check_names(pair: _Data, at: str) -> Iterator[str]:
         if isinstance(first, str) and (first not in arms or first == name):
             known = [other for other in arms if other != name]
             yield _unknown(f"{at}.arms.{name}.again_of", first, known, "another arm of the pair: ")
+        if _map(arm).get("parallel") is not None and pair.get("probe") is not None:
+            yield f"{at}.arms.{name}.parallel: a probed run has one process; remove this or the probe"
         asked = _map(_map(arm).get("lora")).get("target_modules")
         yield from _check_targets(asked, source, f"{at}.arms.{name}.lora.target_modules")
 

@@ -8,7 +8,7 @@ time of the processor rather than of the clock. Groups of parameters are named a
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import Field
 
@@ -73,6 +73,10 @@ class Probe(Frozen):
     format: int = FORMAT
     construct_cpu_s: float = Field(description="processor time of the trainer's constructor")
     dtypes: dict[str, Count] = Field(description="dtype → number of trainable parameters of it")
+    precision: Literal["float32", "bfloat16", "float16"] = Field(
+        "float32",
+        description="the coarsest that it computes in: rounding is about 1e-7, 4e-3 or 5e-4 of a value",
+    )
     initial_sha256: str = Field(description="of all trainable parameters before the first step")
     steps: tuple[ProbeStep, ...] = ()
     checks: dict[str, Check] = Field(default_factory=dict)

@@ -140,8 +140,14 @@ REWARD = "    reward: reasoning"
         (SFT_MARGIN, "    probe: {checks: [reload, reloat]}\n", "probe.checks"),
         (REWARD, "    other_rewards: [probe_lenght]\n", "did you mean 'probe_length'"),
         (SFT_MARGIN, "    other_rewards: [accuracy]\n", "sft pair has no reward"),
+        (
+            "      full: {method: full,",
+            "      wide: {method: full, parallel: {processes: 2, strategy: ddp}}\n",
+            "a probed run has one process",
+        ),
     ],
 )
 def test_what_a_probe_can_t_have_is_refused(at, added, said):
+    text = MATRIX.replace(SFT_MARGIN, f"    probe: {{}}\n{SFT_MARGIN}") if "wide" in added else MATRIX
     with pytest.raises(ConfigError, match=said):
-        parse_matrix(MATRIX.replace(at, added + at, 1), "m")
+        parse_matrix(text.replace(at, added + at, 1), "m")

@@ -110,11 +110,12 @@ def generation(trainer: Trainer, batch: dict[str, torch.Tensor]) -> dict[str, Ch
     """Generate from fixed prompts, greedily and with a seed."""
     model, tokenizer = trainer.model, trainer.processing_class
     was_training, width = model.training, batch["input_ids"].shape[1]
+    devices = [model.device] if model.device.type == "cuda" else []
     model.eval()
     ways = {"greedy": {"do_sample": False}, "sampled": {"do_sample": True, "temperature": 1.0}}
     checks = {}
     for name, settings in ways.items():
-        with torch.random.fork_rng(devices=[]):
+        with torch.random.fork_rng(devices=devices):
             torch.manual_seed(0)
             filters = {"top_k": 0, "top_p": 1.0} if settings["do_sample"] else {}
             output = model.generate(

@@ -11,8 +11,12 @@ import hashlib
 import math
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
+from typing import Literal
 
 import torch
+from transformers import Trainer
+
+Precision = Literal["float32", "bfloat16", "float16"]
 
 # A part of a parameter's name, and its group; the first that fits. A norm's name may hold 'attention'.
 _GROUPS = (
@@ -87,3 +91,11 @@ def count_dtypes(parameters: Iterable[torch.Tensor]) -> dict[str, int]:
     for parameter in parameters:
         counts[str(parameter.dtype).removeprefix("torch.")] += parameter.numel()
     return dict(sorted(counts.items()))
+
+
+def precision(trainer: Trainer) -> Precision:
+    """Return the coarsest precision that a trainer computes in, autocast or weights."""
+    found = {p.dtype for p in trainer.model.parameters()}
+    if trainer.args.bf16 or torch.bfloat16 in found:
+        return "bfloat16"
+    return "float16" if trainer.args.fp16 or torch.float16 in found else "float32"

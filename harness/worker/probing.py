@@ -37,6 +37,7 @@ from harness.worker.probe_parameters import (
     group_norms,
     hash_values,
     moved,
+    precision,
     trainable,
 )
 from harness.worker.probe_steps import StepNotes
@@ -101,6 +102,7 @@ class Recorder(TrainerCallback):  # type: ignore[misc]
         return Probe(
             construct_cpu_s=self._construct_cpu_s,
             dtypes=self._dtypes,
+            precision=precision(self._trainer),
             initial_sha256=self._initial_sha256,
             steps=tuple(self.steps),
             checks=self.checks,
