@@ -184,13 +184,20 @@ def _show_arm(loaded: Matrix, spec: RunSpec) -> None:
         why = f" ({spec.model.reason})" if spec.model.reason else ""
         click.echo(f"  repository {spec.model.source}{why}")
     if spec.lora:
+        scaled = " rank-stabilised" if spec.lora.use_rslora else ""
         click.echo(
-            f"  LoRA r={spec.lora.r} alpha={spec.lora.lora_alpha:g} on {spec.lora.target_modules}"
+            f"  LoRA r={spec.lora.r} alpha={spec.lora.lora_alpha:g}{scaled} on {spec.lora.target_modules}"
         )
     if spec.task == "grpo":
-        click.echo(f"  reward {spec.reward}, objective {pair.objective}")
+        rewards = " + ".join((str(spec.reward), *spec.other_rewards))
+        click.echo(f"  reward {rewards}, objective {pair.objective}")
     if spec.parallel:
         click.echo(f"  {spec.parallel.processes} processes, {spec.parallel.strategy}")
+    if arm.again_of:
+        click.echo(f"  trains {arm.again_of} once more, the same to the last bit")
+    if spec.probe:
+        checks = ", ".join(spec.probe.checks)
+        click.echo(f"  probed{f'; after training: {checks}' if checks else ''}")
     if arm.rate_reason:
         click.echo(f"  learning rate from {arm.rate_reason}")
     for key, value in sorted(spec.trainer.items()):

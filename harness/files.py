@@ -31,6 +31,7 @@ RAW_FILES = frozenset(
         "resolved_config.json",
         "environment.json",
         "unusable_rows.txt",
+        "probe.json",
         *ADAPTER_FILES,
     }
 )

@@ -18,6 +18,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from harness.again import fill_in
 from harness.arguments import check_arguments, known_arguments
 from harness.claim_checks import check_claims
 from harness.errors import ConfigError, did_you_mean
@@ -95,6 +96,8 @@ def parse_matrix(text: str, where: str, *, asks_trl: bool = True) -> Matrix:
     if not isinstance(data, dict):
         raise ConfigError(f"{where}: found {type(data).__name__}, expected a mapping of keys")
     data, unplain = keep_plain(data)
+    data, mistaken = fill_in(data)
+    unplain |= mistaken
     problems = [f"{place(path, where, root)}: {what}" for path, what in unplain.items()]
     matrix = None
     try:
@@ -196,7 +199,7 @@ def origin(matrix: Matrix, spec: RunSpec, argument: str, overrides: dict[str, An
         ("--set", overrides),
         (f"pairs.{spec.pair}.arms.{spec.arm}.trainer", pair.arms[spec.arm].trainer),
         (f"pairs.{spec.pair}.trainer", pair.trainer),
-        (f"trainer.{spec.task}", matrix.trainer.get(spec.task, {})),
+        (f"trainer.{spec.task}", pair.shared(matrix.trainer)),
     )
     return next((name for name, layer in layers if argument in layer), "harness")
 
@@ -235,7 +238,7 @@ def _resolve(
     arm = pair.arms[arm_name]
     trainer = {
         **HARNESS_ARGUMENTS,
-        **matrix.trainer.get(pair.task, {}),
+        **pair.shared(matrix.trainer),
         **pair.trainer,
         **arm.trainer,
         **({} if rate is None else {"learning_rate": rate}),
@@ -257,6 +260,8 @@ def _resolve(
         keeps_adapter=matrix.keeps_adapters and arm.method == "lora" and stage == "judge",
         stage=stage,
         seed_offset=arm.seed_offset,
+        other_rewards=pair.other_rewards,
+        probe=pair.probe,
     )
 
 

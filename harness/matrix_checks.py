@@ -21,7 +21,8 @@ from harness.catalog import HEAD, MODELS, TARGETS, TIED_HEAD
 from harness.errors import did_you_mean
 from harness.objective import contradictions, objective_arguments
 from harness.releases import head_problem, installed_versions
-from harness.spec import DATASETS, REWARDS, Pair, Task
+from harness.settings import DATASETS, REWARDS
+from harness.spec import Pair, Task
 
 _EMBEDDED = Path(__file__).parent / "worker" / "assets"
 _Data = dict[str, Any]
@@ -53,7 +54,7 @@ def check_matrix(
         problems += _check_names(_map(pair), at)
         for task in get_args(Task):
             if _map(pair).get("task") == task:
-                layer = _map(shared.get(task))
+                layer = {} if pair.get("leaves_defaults") is True else _map(shared.get(task))
                 layers = ((f"{where}: trainer.{task}", layer), ("--set", overrides or {}))
                 problems += _check_trainer(task, layers, pair, at, is_whole)
                 if asks_trl:
@@ -89,6 +90,7 @@ def _check_names(pair: _Data, at: str) -> Iterator[str]:
             yield _unknown(f"{at}.reward", reward, REWARDS)
     elif pair.get("task") == "sft" and reward is not None:
         yield f"{at}.reward: found {reward!r}, but an sft pair has no reward; remove it"
+    yield from _check_other_rewards(pair, at)
     arms = _map(pair.get("arms"))
     baseline = pair.get("baseline", Pair.model_fields["baseline"].default)
     if arms and isinstance(baseline, str) and baseline not in arms:
@@ -96,8 +98,26 @@ def _check_names(pair: _Data, at: str) -> Iterator[str]:
     if pair.get("task") == "sft" and pair.get("objective", "trl") != "trl":
         yield f"{at}.objective: found {pair['objective']!r}, but an sft pair has none; remove it"
     for name, arm in arms.items():
+        first = _map(arm).get("again_of")
+        if isinstance(first, str) and (first not in arms or first == name):
+            known = [other for other in arms if other != name]
+            yield _unknown(f"{at}.arms.{name}.again_of", first, known, "another arm of the pair: ")
+        if _map(arm).get("parallel") is not None and pair.get("probe") is not None:
+            yield f"{at}.arms.{name}.parallel: a probed run has one process; remove this or the probe"
         asked = _map(_map(arm).get("lora")).get("target_modules")
         yield from _check_targets(asked, source, f"{at}.arms.{name}.lora.target_modules")
+
+
+def _check_other_rewards(pair: _Data, at: str) -> Iterator[str]:
+    others = pair.get("other_rewards")
+    if not isinstance(others, list | tuple) or not others:
+        return
+    if pair.get("task") == "sft":
+        yield f"{at}.other_rewards: an sft pair has no reward; remove it"
+        return
+    for name in others:
+        if isinstance(name, str) and name not in REWARDS:
+            yield _unknown(f"{at}.other_rewards", name, REWARDS)
 
 
 def _check_targets(asked: Any, source: Any, at: str) -> Iterator[str]:

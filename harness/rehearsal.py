@@ -134,7 +134,7 @@ def rehearsal_notes(matrix: Matrix) -> list[str]:
     changed: dict[str, set[str]] = {}
     for pair in matrix.pairs.values():
         for arm in pair.arms.values():
-            merged = {**matrix.trainer.get(pair.task, {}), **pair.trainer, **arm.trainer}
+            merged = {**pair.shared(matrix.trainer), **pair.trainer, **arm.trainer}
             for key, new in _scaled(pair.task, merged).items():
                 old = merged.get(key)
                 if old is not None and old != new:
@@ -158,7 +158,7 @@ def _budgeted(pair: Pair, name: Any) -> Pair:
 
 
 def _rehearsed(matrix: Matrix, pair: Pair) -> Pair:
-    layers = {**matrix.trainer.get(pair.task, {}), **pair.trainer}
+    layers = {**pair.shared(matrix.trainer), **pair.trainer}
     return pair.model_copy(
         update={
             "model": _toy(pair.model),

@@ -88,7 +88,7 @@ def _task(pair: Pair) -> str:
     """A pair's task, with its reward and objective in reinforcement learning."""
     if pair.task == "sft":
         return "SFT"
-    return f"GRPO, {pair.reward}, objective {pair.objective}"
+    return f"GRPO, {' + '.join((str(pair.reward), *pair.other_rewards))}, objective {pair.objective}"
 
 
 def pairs_table(view: StudyView) -> Table:
@@ -257,7 +257,7 @@ def argument(view: StudyView, pair: str, arm: str, name: str) -> str:
     layers = (
         asked_of.arms[arm].trainer,
         asked_of.trainer,
-        view.matrix.trainer.get(asked_of.task, {}),
+        asked_of.shared(view.matrix.trainer),
     )
     for layer in layers:  # an arm that has not run
         if name in layer:

@@ -15,7 +15,35 @@ from harness.frozen import Count, Frozen, PositiveInt, absent
 Precision = Literal["float32", "bfloat16"]
 Strategy = Literal["ddp", "fsdp2", "zero3"]
 ChatTemplate = Literal["plain", "reasoning"]
+ProbeCheck = Literal["resume", "reload", "merge", "generation"]
 Value = bool | int | float | str | None | list[Any] | dict[str, Any]
+
+# The dataset names a matrix may use, and the module in worker/data that serves each.
+DATASETS: dict[str, str] = {
+    "micro-arithmetic": "micro_arithmetic",
+    "micro-steps": "micro_steps",
+    "micro-facts": "micro_facts",
+    "micro-probes": "micro_probes",
+    "gsm_symbolic": "gsm_symbolic",
+    "chain_sum": "chain_sum",
+    "allenai/tulu-3-sft-mixture": "tulu3",
+    "open-thoughts/OpenThoughts-114k": "openthoughts",
+    "openai/gsm8k": "gsm8k",
+    "zwhe99/DeepMath-103K": "deepmath",
+    "HuggingFaceH4/OpenR1-Math-220k-default-verified": "openr1_math",
+}
+
+# The reward functions a GRPO pair may name: TRL's own, and the page's first version, which did not
+# demand `</think>`; then those of probes, which look at a completion's text and at no answer.
+REWARDS = (
+    "reasoning_accuracy",
+    "accuracy",
+    "strip_reasoning_accuracy",
+    "probe_length",
+    "probe_digits",
+    "probe_partial",
+    "probe_scale",
+)
 
 # All rows of a split are in memory at once.
 MOST_ROWS = 10_000_000
@@ -35,6 +63,11 @@ class Lora(Frozen):
         "all-linear",
         description="all-linear (every linear layer but the output head), attention, mlp, "
         "all-linear+lm_head, or a list of layer names",
+    )
+    use_rslora: bool = Field(
+        False,
+        exclude_if=absent(False),
+        description="scale the update by alpha / sqrt(r) instead (rank-stabilised LoRA)",
     )
 
 
@@ -63,6 +96,11 @@ class Model(Frozen):
         "float32",
         description="master precision of the weights that are trained and of those that are not, "
         "the same in every arm; autocast is the trainer argument `bf16`",
+    )
+    generation_config: dict[str, Value] = Field(
+        default_factory=dict,
+        exclude_if=absent({}),
+        description="fields set on the loaded model's generation_config, as a checkpoint may bring them",
     )
 
     @property
@@ -131,3 +169,21 @@ class Budget(Frozen):
         None, description="rows to read for them, drawn at random; as the dataset says if null"
     )
     reason: str = Field(min_length=1, description="what that length stands for")
+
+
+class Probing(Frozen):
+    """What a probed run keeps of its insides, in probe.json beside its steps."""
+
+    steps: PositiveInt | None = Field(
+        None, description="the first N optimizer steps whose insides are kept; all if null"
+    )
+    checks: tuple[ProbeCheck, ...] = Field(
+        (),
+        description="what is tried after training: resume (from a checkpoint half way), reload (what "
+        "was saved), merge (the adapter into its base), generation (greedy and sampled)",
+    )
+    adapter_precision: Literal["model", "built"] = Field(
+        "model",
+        description="'built' leaves a new adapter in the precision that TRL and PEFT gave it; 'model' is "
+        "the model's dtype, as in every run that is compared with full fine-tuning",
+    )

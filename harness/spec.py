@@ -8,13 +8,24 @@ change of an argument is another run. What this leaves out: reading YAML and mer
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
 from harness.claim_spec import Claim
 from harness.frozen import Count, Frozen, Name, PositiveInt, absent, content_hash
-from harness.settings import Budget, DatasetSpec, Evaluation, Lora, Model, Parallel, Value
+from harness.settings import (
+    REWARDS,
+    Budget,
+    DatasetSpec,
+    Evaluation,
+    Lora,
+    Model,
+    Parallel,
+    Probing,
+    Value,
+)
 
 Task = Literal["sft", "grpo"]
 Method = Literal["full", "lora"]
@@ -22,24 +33,6 @@ Scale = Literal["embedded", "small", "full", "rehearsal"]
 BudgetName = Literal["short", "standard", "full"]
 Objective = Literal["trl", "blog"]
 Stage = Literal["select", "judge"]
-
-# The dataset names a matrix may use, and the module in worker/data that serves each.
-DATASETS: dict[str, str] = {
-    "micro-arithmetic": "micro_arithmetic",
-    "micro-steps": "micro_steps",
-    "micro-facts": "micro_facts",
-    "gsm_symbolic": "gsm_symbolic",
-    "chain_sum": "chain_sum",
-    "allenai/tulu-3-sft-mixture": "tulu3",
-    "open-thoughts/OpenThoughts-114k": "openthoughts",
-    "openai/gsm8k": "gsm8k",
-    "zwhe99/DeepMath-103K": "deepmath",
-    "HuggingFaceH4/OpenR1-Math-220k-default-verified": "openr1_math",
-}
-
-# The reward functions a GRPO pair may name: TRL's own, and the page's first version, which did not
-# demand `</think>`.
-REWARDS = ("reasoning_accuracy", "accuracy", "strip_reasoning_accuracy")
 
 # What numpy takes; a worker seeds it with the same number as torch.
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
@@ -71,6 +64,12 @@ class Arm(Frozen):
         0,
         exclude_if=absent(0),
         description="added to each seed: an arm that differs from another in nothing else is a control",
+    )
+    again_of: Name | None = Field(
+        None,
+        exclude_if=absent(None),
+        description="an arm of the pair that is trained once more, the same to the last bit; everything "
+        "else is that arm's (see `again`)",
     )
     trainer: dict[str, Value] = Field(
         default_factory=dict, description="arguments of TRL's config, on top of the pair's"
@@ -116,6 +115,12 @@ class Pair(Frozen):
     reward: str | None = Field(
         None, description="TRL's reward function (grpo): " + ", ".join(REWARDS)
     )
+    other_rewards: tuple[str, ...] = Field(
+        (),
+        exclude_if=absent(()),
+        description="reward functions beside it, weighed by trainer.reward_weights; not in the held-out "
+        "reward",
+    )
     objective: Objective = Field(
         "trl",
         exclude_if=absent("trl"),
@@ -129,7 +134,15 @@ class Pair(Frozen):
     trainer: dict[str, Value] = Field(
         default_factory=dict, description="arguments of TRL's SFTConfig or GRPOConfig, both arms"
     )
+    leaves_defaults: bool = Field(
+        False,
+        exclude_if=absent(False),
+        description="the matrix's arguments for the task don't apply: TRL's own defaults stay",
+    )
     evaluation: Evaluation = Field(default_factory=Evaluation, description="held-out evaluation")
+    probe: Probing | None = Field(
+        None, exclude_if=absent(None), description="keep what happens inside of a step (probe.json)"
+    )
     arms: dict[Name, Arm] = Field(min_length=1, description="how the pair is trained")
     baseline: str = Field("full", description="the arm the others are compared with")
     declared_differences: tuple[str, ...] = Field(
@@ -141,6 +154,10 @@ class Pair(Frozen):
         "token (sft) or reward (grpo)"
     )
     margin_reason: str = Field(min_length=1, description="why that margin")
+
+    def shared(self, matrix_trainer: Mapping[Task, dict[str, Value]]) -> dict[str, Value]:
+        """Return the matrix's arguments that apply to this pair."""
+        return {} if self.leaves_defaults else matrix_trainer.get(self.task, {})
 
 
 DEFAULT_LOOKS = (3, 5, 8, 12, 16)
@@ -238,6 +255,8 @@ class RunSpec(Frozen):
     keeps_adapter: bool = Field(False, exclude_if=absent(False))
     stage: Stage = Field("judge", exclude_if=absent("judge"))
     seed_offset: Count = Field(0, exclude_if=absent(0))
+    other_rewards: tuple[str, ...] = Field((), exclude_if=absent(()))
+    probe: Probing | None = Field(None, exclude_if=absent(None))
 
     @property
     def training_seed(self) -> int:

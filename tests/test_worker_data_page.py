@@ -10,7 +10,7 @@ from trl.rewards import accuracy_reward, reasoning_accuracy_reward
 
 from harness.errors import ConfigError, MachineError
 from harness.settings import DatasetSpec, Model
-from harness.spec import DATASETS
+from harness.settings import DATASETS
 from harness.worker.data import FIXTURES, Request, load_splits
 from harness.worker.data.answers import INSTRUCTION
 from harness.worker.models import load_model

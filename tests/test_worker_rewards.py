@@ -10,7 +10,7 @@ import types
 import pytest
 
 from harness.errors import ConfigError
-from harness.spec import REWARDS
+from harness.settings import REWARDS
 from harness.worker.rewards import first_turn_only, reward_function, with_spread, without_reasoning
 
 BOXED = r"The answer is \boxed{72}."

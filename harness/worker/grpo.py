@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from transformers import PreTrainedModel
 from trl import GRPOConfig, GRPOTrainer
 
 from harness.launch import Launch
@@ -43,18 +44,23 @@ def train_grpo(spec: RunSpec, launch: Launch, attempt: Path, progress: Progress)
         reward = first_turn_only(reward, NEXT_TURN[spec.model.chat_template])
     counted = CountedReward(with_spread(reward) if _is_toy(spec) else reward)
 
-    def make() -> GRPOTrainer:
-        progress.notes += prepare_engine(config, spec, is_cuda=bool(launch.gpus))
+    others = [reward_function(name) for name in spec.other_rewards]
+
+    def make(model: PreTrainedModel, arguments: GRPOConfig) -> GRPOTrainer:
         return GRPOTrainer(
-            model=session.loaded.model,
-            reward_funcs=counted,
-            args=config,
+            model=model,
+            reward_funcs=[counted, *others],
+            args=arguments,
             train_dataset=session.splits.train,
             processing_class=session.loaded.tokenizer,
-            peft_config=peft_config(spec, session.loaded.model),
+            peft_config=peft_config(spec, model),
         )
 
-    trainer = build(session, lambda: build_with_engine(make, config, spec.training_seed))
+    def make_first() -> GRPOTrainer:
+        progress.notes += prepare_engine(config, spec, is_cuda=bool(launch.gpus))
+        return make(session.loaded.model, config)
+
+    trainer = build(session, lambda: build_with_engine(make_first, config, spec.training_seed))
     progress.generation = describe_generation(trainer)
     progress.notes += engine_notes(trainer, spec)
     mark_phases(trainer, session.journal)
@@ -78,4 +84,5 @@ def train_grpo(spec: RunSpec, launch: Launch, attempt: Path, progress: Progress)
             lambda: counted.take().shares(),
         ),
         lambda split, step: held_out.measure(rows[split], split, step),
+        make,
     )

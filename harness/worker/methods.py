@@ -30,6 +30,7 @@ def peft_config(spec: RunSpec, model: PreTrainedModel) -> LoraConfig | None:
         lora_alpha=spec.lora.lora_alpha,
         lora_dropout=spec.lora.lora_dropout,
         target_modules=target_modules(spec.lora.target_modules, model),
+        use_rslora=spec.lora.use_rslora,
         task_type="CAUSAL_LM",
     )
 

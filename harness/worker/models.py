@@ -69,6 +69,8 @@ def _load(source: str, spec: Model) -> Loaded:
         use_safetensors=True,
         trust_remote_code=False,
     )
+    for name, value in spec.generation_config.items():
+        setattr(model.generation_config, name, value)
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
     return Loaded(model, tokenizer, tuple(notes))

@@ -24,6 +24,7 @@ from latex2sympy2_extended import NormalizationConfig
 from math_verify import LatexExtractionConfig, parse, verify
 
 from harness.errors import ConfigError
+from harness.worker.probe_rewards import REWARDS as PROBES
 
 Reward = Callable[..., list[float | None]]
 Completion = str | Sequence[dict[str, Any]]  # text, or chat messages
@@ -53,6 +54,8 @@ def reward_function(name: str) -> Reward:
     """
     if name == STRIP:
         return strip_reasoning_accuracy_reward
+    if name in PROBES:
+        return PROBES[name]
     # Asked for by name: releases before it was added must still import this module.
     reward = getattr(import_module("trl.rewards"), f"{name}_reward", None)
     if reward is None:

@@ -28,6 +28,8 @@ from harness.worker.journal import Journal
 from harness.worker.left_out import keep_unusable, length_notes
 from harness.worker.methods import match_precision
 from harness.worker.models import Loaded, count_parameters, hash_trainable, load_model
+from harness.worker.probe_checks import TRAINER_FOLDER, Make, Subject, checkpointing, run_checks
+from harness.worker.probing import Recorder, uncounted
 from harness.worker.progress import LISTED, Progress
 from harness.worker.ranks import ALONE, Rank, rank_of
 from harness.worker.trl_versions import build_config
@@ -51,6 +53,7 @@ class Session:
     loaded: Loaded
     splits: Splits
     rank: Rank = ALONE
+    recorder: Recorder | None = None  # of a probed run
 
     @property
     def device(self) -> torch.device:
@@ -75,7 +78,8 @@ def open_session(spec: RunSpec, launch: Launch, attempt: Path, progress: Progres
     progress.unusable = splits.unusable
     if rank.is_first:
         keep_unusable(attempt, splits.unusable)
-    return Session(spec, launch, attempt, journal, progress, loaded, splits, rank)
+    recorder = Recorder(spec.probe) if spec.probe else None
+    return Session(spec, launch, attempt, journal, progress, loaded, splits, rank, recorder)
 
 
 def configure(session: Session, config_class: type) -> Any:
@@ -92,7 +96,8 @@ def trainer_arguments(session: Session) -> dict[str, Any]:
     arguments: dict[str, Any] = {
         "dataloader_pin_memory": bool(launch.gpus),
         **spec.trainer,
-        "output_dir": str(session.attempt / "trainer"),
+        **checkpointing(spec),
+        "output_dir": str(session.attempt / TRAINER_FOLDER),
         "seed": spec.training_seed,
         "use_cpu": not launch.gpus,
         "disable_tqdm": True,
@@ -107,8 +112,12 @@ def build(session: Session, make: Callable[[], T]) -> T:
     """Build TRL's trainer, seeded, and write down every argument it resolved to."""
     with session.journal.phase("build"):
         set_seed(session.spec.training_seed)
+        begin_cpu_s = time.process_time()
         trainer = make()
-        match_precision(trainer, session.spec.model.dtype)
+        if session.recorder is not None:
+            session.recorder.see_built(trainer, time.process_time() - begin_cpu_s)
+        if session.recorder is None or session.recorder.probing.adapter_precision == "model":
+            match_precision(trainer, session.spec.model.dtype)
         session.progress.notes += length_notes(trainer, session.splits)
     if session.rank.is_first:
         write_atomically(
@@ -166,12 +175,14 @@ def train(
     trainer: Trainer,
     steps: StepJournal,
     measure: Callable[[Split, int], EvaluationPoint],
+    make: Make | None = None,
 ) -> Result:
     """Measure the held-out splits, let TRL train, measure again, and say what it came to.
 
     `measure(split, step)` is called for the splits that have rows, in a phase of its own. Several
     processes measure the same rows each, since a sharded model computes only when all of them call
     it; it is wrapped in train(), so the untrained model is measured there, when the first step begins.
+    `make` builds a trainer on another model, for what a probe tries after training.
     """
     rows = {"validation": session.splits.validation, "test": session.splits.test}
     progress = session.progress
@@ -180,7 +191,7 @@ def train(
     def evaluate(step: int, *splits: Split) -> None:
         for split in splits:
             if len(rows[split]):
-                with session.journal.phase("evaluate", is_apart=True):
+                with session.journal.phase("evaluate", is_apart=True), uncounted(session.recorder):
                     progress.evaluations.append(measure(split, step))
 
     def evaluate_on_the_way(step: int) -> None:
@@ -190,6 +201,8 @@ def train(
     every = session.spec.evaluation.every_steps
     trainer.add_callback(EvaluateOnTheWay(every, evaluate_on_the_way, parallel is not None))
     trainer.add_callback(steps)
+    if session.recorder is not None:  # after the journal, whose steps end before they are looked at
+        session.recorder.watch(trainer)
     adapter_sha256 = hash_trainable(trainer.model) if session.spec.lora else None
     parameters = count_parameters(trainer.model)  # whole: sharded weights would count as shards
     if parallel is not None:
@@ -203,6 +216,7 @@ def train(
     if progress.nan_step is None:  # nothing can be sampled from weights that are not numbers
         evaluate(progress.steps_done, *measured)
         _keep_adapter(session, trainer)
+    _finish_probe(session, trainer, make)
     return _result(session, parameters, train_wall_s, adapter_sha256)
 
 
@@ -212,6 +226,21 @@ def _keep_adapter(session: Session, trainer: Trainer) -> None:
         source, progress = session.spec.model.source, session.progress
         with session.journal.phase("save"):
             progress.notes += save_adapter(trainer, session.attempt, source, progress.sources)
+
+
+def _finish_probe(session: Session, trainer: Trainer, make: Make | None) -> None:
+    """Write what a probed run noted, and try what it asks for."""
+    recorder, spec = session.recorder, session.spec
+    if recorder is None:
+        return
+    recorder.write(session.attempt)  # whatever becomes of the checks
+    if make is None or session.progress.nan_step is not None:
+        return
+    arguments = trainer_arguments(session)
+    subject = Subject(spec, trainer, session.attempt, session.launch.places, arguments, make)
+    with session.journal.phase("evaluate"):
+        recorder.checks |= run_checks(recorder, subject)
+    recorder.write(session.attempt)
 
 
 def _result(

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import torch
 from torch.nn.functional import cross_entropy
+from transformers import PreTrainedModel
 from trl import SFTConfig, SFTTrainer
 
 from harness.launch import Launch
@@ -29,17 +30,18 @@ def train_sft(spec: RunSpec, launch: Launch, attempt: Path, progress: Progress) 
     session = open_session(spec, launch, attempt, progress)
     config = configure(session, SFTConfig)
     held_out = {"validation": session.splits.validation, "test": session.splits.test}
-    trainer = build(
-        session,
-        lambda: SFTTrainer(
-            model=session.loaded.model,
-            args=config,
+
+    def make(model: PreTrainedModel, arguments: SFTConfig) -> SFTTrainer:
+        return SFTTrainer(
+            model=model,
+            args=arguments,
             train_dataset=session.splits.train,
             eval_dataset={k: v for k, v in held_out.items() if len(v)},
             processing_class=session.loaded.tokenizer,
-            peft_config=peft_config(spec, session.loaded.model),
-        ),
-    )
+            peft_config=peft_config(spec, model),
+        )
+
+    trainer = build(session, lambda: make(session.loaded.model, config))
     per_step = session.rank.count * (
         config.per_device_train_batch_size * config.gradient_accumulation_steps
     )
@@ -50,6 +52,7 @@ def train_sft(spec: RunSpec, launch: Launch, attempt: Path, progress: Progress) 
         lambda split, step: held_out_nll(
             trainer, split, step, spec.evaluation.batch_size, session.journal.beat
         ),
+        make,
     )
 
 

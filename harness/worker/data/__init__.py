@@ -22,8 +22,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness.errors import ConfigError
-from harness.settings import DatasetSpec
-from harness.spec import DATASETS, RunSpec
+from harness.settings import DATASETS, DatasetSpec
+from harness.spec import RunSpec
 
 if TYPE_CHECKING:
     from datasets import Dataset
