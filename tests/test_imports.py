@@ -26,6 +26,11 @@ ORDER = (
     "record",
     "releases",
     "pins",
+    "installed",
+    "package_folder",
+    "packages",
+    "layers",
+    "environments",
     "translation_table",
     "translation",
     "arguments",
@@ -107,6 +112,7 @@ ORDER = (
     "surroundings",
     "bench",
     "stacks",
+    "ready",
     "options",
     "terminal",
     "browse",
@@ -131,6 +137,7 @@ ORDER = (
     "benching",
     "exchange",
     "judging",
+    "housekeeping",
     "cli",
 )
 # What worker/ may use of the house.
