@@ -32,7 +32,8 @@ class Installed:
 def look(path: Sequence[str] | None = None) -> Installed:
     """Look at this interpreter, or for versions at the folders of `path` alone."""
     found: dict[str, str] = {}
-    for dist in metadata.distributions(**({} if path is None else {"path": list(path)})):
+    here = metadata.distributions
+    for dist in here() if path is None else here(path=list(path)):
         if dist.name and not is_hidden(dist.name):
             found.setdefault(normalize(dist.name), dist.version)
     return Installed(found, frozenset(filter(is_importable, OPTIONAL)))

@@ -8,6 +8,7 @@ What this leaves out: which layers there are, and when one is whole (`environmen
 
 from __future__ import annotations
 
+import filecmp
 import os
 import re
 import shutil
@@ -17,6 +18,7 @@ import sysconfig
 import venv
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from importlib.util import cache_from_source
 from pathlib import Path
 
 from harness.errors import ConfigError, MachineError, did_you_mean
@@ -137,9 +139,11 @@ def make_layer(
         _install(folder, ["--no-deps", "--force-reinstall"], wheels, commands)
     if change.requirements:
         _install(folder, [], change.requirements, commands)
-    copied = [str(own / _module(p)) for p in packages if p.kind == "folder"]
+    copied = [own / _module(p) for p in packages if p.kind == "folder"]
+    for module in copied:
+        _reuse_byte_code(module, [Path(f) / module.name for f in base.folders])
     if copied:  # pip compiles the others: the first run of an environment is as quick as the next
-        commands([str(python(folder)), "-m", "compileall", "-q", *copied], _variables())
+        commands([str(python(folder)), "-m", "compileall", "-q", *map(str, copied)], _variables())
 
 
 def python(folder: Path) -> Path:
@@ -167,6 +171,23 @@ def copy_package(package: Package, target: Path) -> None:
     (info / "METADATA").write_text(package.metadata or written, encoding="utf-8")
     (info / "INSTALLER").write_text("lora-harness\n", encoding="utf-8")
     (info / "top_level.txt").write_text(f"{_module(package)}\n", encoding="utf-8")
+
+
+def _reuse_byte_code(module: Path, originals: Sequence[Path]) -> None:
+    """Take over the byte code of files that are the base's, byte for byte: transformers has thousands.
+
+    Python holds byte code for current by the time of its source.
+    """
+    for file in module.rglob("*.py"):
+        for original in (folder / file.relative_to(module) for folder in originals):
+            code = Path(cache_from_source(str(original)))
+            if code.is_file() and filecmp.cmp(original, file, shallow=False):
+                times = original.stat()
+                os.utime(file, ns=(times.st_atime_ns, times.st_mtime_ns))
+                target = Path(cache_from_source(str(file)))
+                target.parent.mkdir(exist_ok=True)
+                shutil.copyfile(code, target)
+                break
 
 
 def _module(package: Package) -> str:

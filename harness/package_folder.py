@@ -108,17 +108,18 @@ def _packages(path: Path) -> dict[str, Path]:
 def _read_written(path: Path) -> _Written:
     project = _project(path / "pyproject.toml")
     setup = _text(path / "setup.py") or ""
-    names = _SETUP_NAME.search(setup)
-    versions = _SETUP_VERSION.search(setup)
-    named = project.get("name") or (names and names[1])
-    version = project.get("version") or _first_line(path / "VERSION") or (versions and versions[1])
-    metadata = {}
+    named = project.get("name") or _found(_SETUP_NAME, setup)
+    version = (
+        project.get("version") or _first_line(path / "VERSION") or _found(_SETUP_VERSION, setup)
+    )
+    metadata: dict[str, str] = {}
     for folder in sorted(path.glob("*.dist-info")):
         text = _text(folder / "METADATA")
-        if name := _header(text, "Name"):
-            metadata[normalize(name)] = text or ""
+        if listed := _header(text, "Name"):
+            metadata[normalize(listed)] = text or ""
     requires = tuple(str(line) for line in project.get("dependencies") or ())
-    return _Written(normalize(named) if named else None, version or None, requires, metadata)
+    name = normalize(str(named)) if named else None
+    return _Written(name, str(version) if version else None, requires, metadata)
 
 
 def _project(path: Path) -> dict[str, Any]:
@@ -131,8 +132,8 @@ def _project(path: Path) -> dict[str, Any]:
 
 def _own_version(folder: Path) -> str | None:
     """Read the version that a package's own files say."""
-    found = _DUNDER_VERSION.search(_text(folder / "__init__.py") or "")
-    return found[1] if found else _first_line(folder / "VERSION")
+    written = _found(_DUNDER_VERSION, _text(folder / "__init__.py") or "")
+    return written or _first_line(folder / "VERSION")
 
 
 def _required(metadata: str) -> tuple[str, ...]:
@@ -142,7 +143,13 @@ def _required(metadata: str) -> tuple[str, ...]:
 
 
 def _header(metadata: str | None, key: str) -> str | None:
-    return HeaderParser().parsestr(metadata).get(key) if metadata else None
+    found = HeaderParser().parsestr(metadata).get(key) if metadata else None
+    return None if found is None else str(found)
+
+
+def _found(pattern: re.Pattern[str], text: str) -> str | None:
+    match = pattern.search(text)
+    return match[1] if match else None
 
 
 def _first_line(path: Path) -> str | None:

@@ -101,7 +101,7 @@ def default_image(has_gpu: bool, trl: str | None = None) -> str:
 def _environments(
     asked: Asked, output_dir: Path | None, matrix_dir: Path, here: Mapping[str, str]
 ) -> tuple[Stack, ...]:
-    problems = []
+    problems = list[str]()
     if asked.image:
         problems.append(
             "--image chooses the image that runs train in; add --launcher docker, or leave it out"

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import os
+import py_compile
+import shutil
 import subprocess
 from collections.abc import Mapping, Sequence
+from importlib.util import cache_from_source
 from pathlib import Path
 
 import pytest
@@ -190,3 +194,27 @@ def test_a_layer_of_this_installation_finds_the_harness_and_its_dependencies(tmp
     package = folder_package(tmp_path / "mine", "something", "1.0", "")
     make_layer(tmp_path / "layer", [package], base, Pip())
     assert ask(tmp_path / "layer", "import harness, pydantic, something; print('found')") == "found"
+
+
+def test_an_edited_file_never_meets_the_byte_code_of_the_one_it_was_copied_from(tmp_path):
+    base, copied = tmp_path / "base" / "edited_one", tmp_path / "copy" / "edited_one"
+    for folder in (base, copied):
+        folder.mkdir(parents=True)
+        (folder / "__init__.py").write_text("where = 'base'\n")
+        (folder / "same.py").write_text("value = 1\n")
+        (folder / "edited.py").write_text("value = 1\n")
+    for name in ("__init__", "same", "edited"):
+        py_compile.compile(str(base / f"{name}.py"))
+    shutil.copytree(base / "__pycache__", copied / "__pycache__")
+    (copied / "edited.py").write_text("value = 2\n")
+    times = (base / "edited.py").stat()  # of the same length, and as old
+    os.utime(copied / "edited.py", ns=(times.st_atime_ns, times.st_mtime_ns))
+    package = Package(
+        name="edited-one", version="1.0", kind="folder", place=str(copied), given="copy", sha256="0"
+    )
+    layer = tmp_path / "layer"
+    make_layer(layer, [package], Base((str(base.parent),), {"edited-one": "1.0"}, {}), Pip())
+    code = "from edited_one import edited, same; print(edited.value, same.value, same.__cached__)"
+    edited, same, cached = ask(layer, code).split()
+    assert (edited, same) == ("2", "1")
+    assert Path(cached).read_bytes() == Path(cache_from_source(str(base / "same.py"))).read_bytes()

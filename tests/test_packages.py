@@ -144,13 +144,13 @@ def test_a_wheel_says_its_name_and_version(tmp_path):
 def test_what_can_not_be_meant_says_what_would_do(tmp_path):
     assert "neither a version such as 1.14.2 nor a wheel" in problem(read_trl, "newest")
     assert "needs TRL 0.20 or newer" in problem(read_trl, "0.19.1")
-    write(tmp_path / "odd", {"__init__.py": '__version__ = "../up"\n'})
-    assert "says '../up', which is no version" in problem(read_trl, tmp_path / "odd")
     assert "clone it and give the folder" in problem(
         read_trl, "git+https://example.org/huggingface/trl"
     )
     assert "expected trl/__init__.py or src/trl/__init__.py" in problem(read_trl, tmp_path)
     assert "holds no package; say which" in problem(read_with, tmp_path)
+    write(tmp_path / "odd", {"__init__.py": '__version__ = "../up"\n'})
+    assert "says '../up', which is no version" in problem(read_trl, tmp_path / "odd")
     assert "expected NAME==VERSION, the path" in problem(read_with, "peft")
     assert "write --trl 1.14.2" in problem(read_with, "trl==1.14.2")
     for name in ("torch", "vllm", "lora-harness"):

@@ -100,7 +100,9 @@ def test_a_block_is_a_study_of_its_own(folder):
 
 
 def test_the_kept_command_names_its_stacks_and_no_place():
-    text = command_text(_asked(), "local", None, ("1.14.2", "/a/b/trl"), ("peft=../peft",))
+    text = command_text(
+        {**_asked(), "seed_block": 0}, "local", None, ("1.14.2", "/a/b/trl"), ("peft=../peft",)
+    )
     assert text == "harness bench --matrix grid.yaml --trl 1.14.2 --trl trl --with peft=peft"
 
 

@@ -40,7 +40,7 @@ PRELOAD = (
     "torch", "pandas", "psutil", "datasets", "peft", "math_verify", "safetensors.torch",
     "transformers:Trainer", "transformers:AutoTokenizer", "transformers:LlamaForCausalLM",
     "trl:SFTConfig", "trl:SFTTrainer", "trl:GRPOConfig", "trl:GRPOTrainer",
-    "trl.rewards:accuracy_reward",
+    "trl.rewards",
     "harness.worker.sft", "harness.worker.grpo", "harness.measure.environment",
 )  # fmt: skip
 # Answers that transformers and accelerate keep about devices; a worker sees other devices than the
