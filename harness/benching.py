@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from harness.errors import MachineError
 from harness.options import (
     BUDGET,
     FILTER,
@@ -196,10 +197,25 @@ def bench(
     ready = _make_ready(stacks, plan, choose_display(is_json=is_json, is_quiet=quiet), is_cold)
     if len(stacks) > 1:
         _check_all(ready, plan, request)
+    return _run_all(ready, request, is_json, quiet)
+
+
+def _run_all(ready: Sequence[Ready], request: Request, is_json: bool, is_quiet: bool) -> int:
+    """Run the matrix with every stack; an environment that can't even start leaves the others theirs."""
+    from harness.progress import choose_display
+    from harness.terminal import complain
+
     code = 0
     for each in ready:
         own = replace(request, output_dir=each.stack.output_dir, stack=each.stack.label)
-        outcome = _run(own, each, choose_display(is_json=is_json, is_quiet=quiet), is_json)
+        try:
+            outcome = _run(own, each, choose_display(is_json=is_json, is_quiet=is_quiet), is_json)
+        except MachineError as error:
+            if not each.stack.packages:
+                raise
+            complain(f"{each.stack.name}: {error}")
+            code = max(code, error.exit_code)
+            continue
         code = max(code, outcome.exit_code)
         if outcome.interrupted_by is not None:
             return outcome.exit_code

@@ -23,7 +23,9 @@ SPECS = expand(parse_matrix(MATRIX, "tiny.yaml"), {})
 
 
 def bench(folder: Path, *words: str, **variables: str) -> subprocess.CompletedProcess[str]:
-    (folder / "tiny.yaml").write_text(MATRIX)
+    # A reward that old releases need not have.
+    text = MATRIX.replace("reward: reasoning_accuracy", "reward: strip_reasoning_accuracy")
+    (folder / "tiny.yaml").write_text(text)
     command = [sys.executable, "-m", "harness.cli", "bench", "--matrix", "tiny.yaml", "--jobs", "1"]
     return subprocess.run(
         [*command, *words], cwd=folder, env=os.environ | variables,
@@ -83,6 +85,22 @@ def test_runs_work_in_the_environment_and_what_can_not_train_there_says_why(tmp_
     assert other.returncode == 2
     assert "is trained with TRL 0.26.0 (folder mine, " in other.stderr
     assert "asks for what is installed beside the harness" in other.stderr
+
+
+@pytest.mark.slow
+def test_an_environment_that_can_not_start_leaves_the_others_theirs(tmp_path):
+    """Two broken ones: the first ends its own study alone."""
+    for name, text in (("one", "1 +\n"), ("two", "2 +\n")):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "__init__.py").write_text(text)
+    words = ("--trl", "one", "--trl", "two", "--filter", "sft-micro.full.s0", "--no-report")
+    done = bench(tmp_path, *words, HARNESS_CACHE=str(tmp_path / "cache"))
+    assert done.returncode == 7
+    for name in ("one", "two"):
+        assert f"(folder {name}, " in done.stderr
+    assert done.stderr.count("the fork server ended while importing") == 2
+    assert done.stderr.count("SyntaxError") == 2
+    assert len(list((tmp_path / "results").glob("tiny-trl-*/study.json"))) == 2
 
 
 RELEASE = "1.14.2"
