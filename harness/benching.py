@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from harness.errors import MachineError
 from harness.options import (
     BUDGET,
     FILTER,
@@ -28,8 +29,9 @@ from harness.options import (
 
 if TYPE_CHECKING:
     from harness.bench import Outcome
-    from harness.launch import Launcher
     from harness.plan import Plan, Request
+    from harness.progress import Display
+    from harness.ready import Ready
     from harness.spec import RunSpec
     from harness.stacks import Stack
 
@@ -41,6 +43,8 @@ Examples:
   harness bench --matrix smollm2 --dry-run
   harness bench --matrix blog --rehearse        see that every arm runs, without a GPU
   harness bench --matrix blog --budget short
+  harness bench --trl 1.14.2 --trl 1.16.0                    a study for each, in an environment for each
+  harness bench --trl ../trl --with transformers==4.57.6     an edited TRL, an older transformers
   harness bench --launcher docker --trl 1.14.2 --trl 1.16.0
 """
 
@@ -118,8 +122,16 @@ Examples:
     "--trl",
     "versions",
     multiple=True,
-    metavar="VERSION",
-    help="the TRL release that the image has to hold; several: a study for each",
+    metavar="VERSION|PATH",
+    help="the TRL to train with: a release, 'current', a wheel, or a folder with its source; several: a "
+    "study for each. With --launcher docker the release that the image has to hold",
+)
+@click.option(
+    "--with",
+    "extras",
+    multiple=True,
+    metavar="NAME==VERSION|PATH",
+    help="another package in each environment, e.g. transformers==4.57.6, or peft=PATH",
 )
 @BUDGET
 @click.option(
@@ -156,6 +168,7 @@ def bench(
     launcher: str,
     image: str | None,
     versions: tuple[str, ...],
+    extras: tuple[str, ...],
     is_cold: bool,
     dry_run: bool,
     is_json: bool,
@@ -163,56 +176,84 @@ def bench(
     **asked: Any,
 ) -> int:
     """Run a matrix; the same command again goes on where it stopped."""
+    from harness.installed import look
     from harness.plan import Request, command_text, make_plan
-    from harness.stacks import find_stacks
+    from harness.progress import choose_display
+    from harness.stacks import Asked, find_stacks
 
-    command = command_text(asked, launcher, image, versions)
+    command = command_text(asked, launcher, image, versions, extras)
     request = Request(**asked, command=command)
     plan = make_plan(request)
     has_gpu = bool(plan.slots[0].gpu)
-    stacks = find_stacks(launcher, image, versions, request.output_dir, plan.output_dir, has_gpu)
+    stacks = find_stacks(
+        Asked(launcher, image, versions, extras),
+        request.output_dir,
+        plan.output_dir,
+        has_gpu=has_gpu,
+        here=look().versions if versions or extras else {},
+    )
     if dry_run:
         return _list_runs(plan.specs, stacks, is_json)
-    launchers = [_launcher(stack, is_cold) for stack in stacks]
+    ready = _make_ready(stacks, plan, choose_display(is_json=is_json, is_quiet=quiet), is_cold)
     if len(stacks) > 1:
-        _check_all(stacks, launchers, plan, request)
+        _check_all(ready, plan, request)
+    return _run_all(ready, request, is_json, quiet)
+
+
+def _run_all(ready: Sequence[Ready], request: Request, is_json: bool, is_quiet: bool) -> int:
+    """Run the matrix with every stack; an environment that can't even start leaves the others theirs."""
+    from harness.progress import choose_display
+    from harness.terminal import complain
+
     code = 0
-    for stack, each in zip(stacks, launchers, strict=True):
-        outcome = _run(replace(request, output_dir=stack.output_dir), each, is_json, quiet)
+    for each in ready:
+        own = replace(request, output_dir=each.stack.output_dir, stack=each.stack.label)
+        try:
+            outcome = _run(own, each, choose_display(is_json=is_json, is_quiet=is_quiet), is_json)
+        except MachineError as error:
+            if not each.stack.packages:
+                raise
+            complain(f"{each.stack.name}: {error}")
+            code = max(code, error.exit_code)
+            continue
         code = max(code, outcome.exit_code)
         if outcome.interrupted_by is not None:
             return outcome.exit_code
     return code
 
 
-def _check_all(
-    stacks: Sequence[Stack], launchers: Sequence[Launcher], plan: Plan, request: Request
-) -> None:
-    """Look at every image that is still needed, before the first run trains."""
+def _make_ready(
+    stacks: Sequence[Stack], plan: Plan, display: Display, is_cold: bool
+) -> list[Ready]:
+    """Make every environment that is asked for, before the first run trains."""
+    from harness.progress import Event
+    from harness.ready import make_ready
+
+    def tell(text: str) -> None:
+        display.emit(Event("note", text, {}))
+
+    return [make_ready(stack, plan.foreseen, tell, is_cold=is_cold) for stack in stacks]
+
+
+def _check_all(ready: Sequence[Ready], plan: Plan, request: Request) -> None:
+    """Look at every image or environment that is still needed, before the first run trains."""
     from harness.bench import unfinished
     from harness.store import Store
 
-    for stack, launcher in zip(stacks, launchers, strict=True):
-        pending = unfinished(Store(stack.output_dir or plan.output_dir), plan.foreseen, request)
+    for each in ready:
+        store = Store(each.stack.output_dir or plan.output_dir)
+        pending = unfinished(store, plan.foreseen, request)
         if pending:
-            launcher.check(pending)
+            each.launcher.check(pending)
 
 
-def _launcher(stack: Stack, is_cold: bool) -> Launcher:
-    if stack.image is None:
-        from harness.launch.local import LocalLauncher
-
-        return LocalLauncher(is_cold=is_cold)
-    from harness.launch.docker import DockerLauncher
-
-    return DockerLauncher(stack.image, trl=stack.trl)
-
-
-def _run(request: Request, launcher: Launcher, is_json: bool, is_quiet: bool) -> Outcome:
+def _run(request: Request, ready: Ready, display: Display, is_json: bool) -> Outcome:
     from harness.bench import bench as run_matrix
-    from harness.progress import choose_display
+    from harness.progress import Event
 
-    outcome = run_matrix(request, launcher, choose_display(is_json=is_json, is_quiet=is_quiet))
+    for note in ready.notes:
+        display.emit(Event("note", f"{ready.stack.name}: {note}", {"stack": ready.stack.name}))
+    outcome = run_matrix(request, ready.launcher, display, ready.preflight)
     _tell(outcome, is_json)
     return outcome
 
@@ -222,6 +263,7 @@ def _list_runs(specs: Sequence[RunSpec], stacks: Sequence[Stack], is_json: bool)
         for spec in specs:
             line = {"run_id": spec.run_id, "cell": spec.cell, "task": spec.task, "seed": spec.seed}
             line |= {"trl": stack.trl} if stack.trl else {}
+            line |= {"stack": stack.label} if stack.label else {}
             told = f"{spec.run_id}  {stack.name}" if len(stacks) > 1 else spec.run_id
             click.echo(json.dumps(line) if is_json else told)
     return 0

@@ -20,6 +20,7 @@ from harness.checkup import doctor
 from harness.errors import EXIT_INTERRUPTED, ConfigError, HarnessError, StudyError
 from harness.exchange import fetch, publish
 from harness.flops import flops
+from harness.housekeeping import environments
 from harness.judging import claims, verdict
 from harness.options import JSON, STUDY, Commands
 from harness.planning import plan
@@ -74,7 +75,9 @@ def cli() -> None:
     """
 
 
-for command in (bench, verdict, claims, runs, matrix, plan, doctor, fetch, publish, flops):
+for command in (
+    bench, verdict, claims, runs, matrix, plan, doctor, fetch, publish, flops, environments,
+):  # fmt: skip
     cli.add_command(command)
 
 

@@ -9,10 +9,10 @@ from __future__ import annotations
 import urllib.error
 import urllib.request
 from collections.abc import Collection, Mapping, Sequence
-from importlib.util import find_spec
 from typing import Any
 
 from harness.errors import MachineError
+from harness.installed import Installed, is_importable
 from harness.spec import RunSpec
 
 ANSWER_S = 5.0
@@ -21,12 +21,12 @@ GENERATED = ("gsm_symbolic", "chain_sum")  # datasets that the package reasoning
 _DEFAULT_HOST, _DEFAULT_PORT = "0.0.0.0", 8000  # noqa: S104 - where TRL looks, not where we listen
 
 
-def require_engines(specs: Sequence[RunSpec]) -> None:
-    """Refuse runs whose engine is not here.
+def require_engines(specs: Sequence[RunSpec], installed: Installed | None = None) -> None:
+    """Refuse runs whose engine is not here, or in the environment that has what is `installed`.
 
     Raises: MachineError naming every pair's arm that can't sample, and what to do.
     """
-    problems = engine_problems(specs)
+    problems = engine_problems(specs, installed)
     if problems:
         raise MachineError("\n".join(problems))
 
@@ -54,19 +54,31 @@ def image_problems(specs: Sequence[RunSpec], installed: Collection[str], image: 
     return problems
 
 
-def engine_problems(specs: Sequence[RunSpec]) -> list[str]:
-    """List what the runs need to sample or to log and don't find, one sentence each."""
+def engine_problems(specs: Sequence[RunSpec], installed: Installed | None = None) -> list[str]:
+    """List what the runs need to sample or to log and don't find, one sentence each.
+
+    `installed` is what their environment has; None stands for this installation.
+    """
+
+    def has(package: str) -> bool:
+        return is_importable(package) if installed is None else package in installed.importable
+
     logging = [s for s in specs if "trackio" in _list(s.trainer.get("report_to"))]
     lost = []
-    if logging and find_spec("trackio") is None:
+    if logging and not has("trackio"):
+        where = (
+            "is not installed beside this harness; `pip install trackio`, or"
+            if installed is None
+            else "can't be had in their environment;"
+        )
         lost.append(
-            f"{_arms(logging)} asks for report_to: trackio, and trackio is not installed beside this "
-            "harness; `pip install trackio`, or leave it out with --set report_to=none"
+            f"{_arms(logging)} asks for report_to: trackio, and trackio {where} leave it out with "
+            "--set report_to=none"
         )
     wanting = [s for s in specs if _samples_by_vllm(s)]
     if not wanting:
         return lost
-    if not _has_vllm():
+    if not has("vllm"):
         return [
             *lost,
             f"{_arms(wanting)} asks for use_vllm: true, and vLLM is not installed beside "
@@ -103,11 +115,6 @@ def _samples_by_vllm(spec: RunSpec) -> bool:
 
 def _list(value: Any) -> list[Any]:
     return value if isinstance(value, list) else [value]
-
-
-def _has_vllm() -> bool:
-    found = find_spec("vllm")
-    return found is not None and found.origin is not None  # a folder of that name has none
 
 
 def _health(url: str) -> str | None:

@@ -105,15 +105,29 @@ def choose_pins(
         # A release of vLLM pins torch and most of its tree; the lock was solved for another one.
         kept = set(project.oldest()) - {"torch", "transformers", "huggingface-hub"}
         chosen = {name: version for name, version in pins.items() if name in kept}
-    if asked.get("transformers", pins["transformers"]) != pins["transformers"]:
-        chosen.pop("tokenizers", None)  # of which every release takes a range
-    chosen |= {name: version for name, version in asked.items() if version != NO_VLLM}
-    if is_before(chosen, "transformers", "5.0"):
-        chosen = {n: v for n, v in chosen.items() if n not in NEEDS_HUB_1} | BEFORE_TRANSFORMERS_5
+    chosen = move_pins(chosen, {n: version for n, version in asked.items() if version != NO_VLLM})
     for task in ("sft", "grpo"):
         problem = unfit_pairing(task, chosen, has_triton=variant == "cuda")
         if problem:
             raise ConfigError(f"{problem} (build arguments TRL and TRANSFORMERS)")
+    return chosen
+
+
+def move_pins(pins: Mapping[str, str], asked: Mapping[str, str]) -> dict[str, str]:
+    """Return pins with what was asked for, what must move along, and the rest as it is.
+
+    What is missing from them afterwards is free, or can't be had beside what was asked for.
+    """
+    chosen = dict(pins)
+    if asked.get("transformers", pins.get("transformers")) != pins.get("transformers"):
+        chosen.pop("tokenizers", None)  # of which every release takes a range
+    chosen |= asked
+    was_old, is_old = (is_before(p, "transformers", "5.0") for p in (pins, chosen))
+    if is_old and not was_old:
+        chosen = {n: v for n, v in chosen.items() if n not in NEEDS_HUB_1}
+        chosen |= {**BEFORE_TRANSFORMERS_5, **asked}
+    elif was_old and not is_old:
+        chosen = {n: v for n, v in chosen.items() if n in asked or n not in BEFORE_TRANSFORMERS_5}
     return chosen
 
 

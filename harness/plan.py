@@ -24,6 +24,7 @@ from harness.matrix import (
     select,
     with_overrides,
 )
+from harness.packages import without_place
 from harness.record import PlannedRun, Study
 from harness.recovery import utc_text
 from harness.rehearsal import BLOCK, adapt
@@ -58,6 +59,9 @@ class Request:
     until_decided: bool = False  # adds seeds in the matrix's looks until every claim is decided
     max_seeds: int | None = None  # of --until-decided; the last look's if None
     seed_block: int = 0  # shifts every seed, those of the grid too: the same study on other seeds
+    stack: str | None = (
+        None  # the environment that runs train in; this installation, or an image, if None
+    )
 
     def looks(self, matrix: Matrix) -> tuple[int, ...]:
         """Return the numbers of seeds after which claims may be decided; none without --until-decided.
@@ -217,6 +221,12 @@ def study_of(store: Store, plan: Plan, request: Request) -> Study:
             raise ConfigError(
                 f"study folder {str(store.root)!r} {what}; name another folder with --output-dir"
             )
+        if study.stack != request.stack:
+            here = "what is installed beside the harness"
+            raise ConfigError(
+                f"study folder {str(store.root)!r} is trained with {study.stack or here}, the command asks "
+                f"for {request.stack or here}; name another folder with --output-dir"
+            )
         looks = request.looks(matrix)
         if request.until_decided and looks != study.looks:
             fixed = f"looks at {list(study.looks)} seeds" if study.looks else "one look"
@@ -248,6 +258,7 @@ def study_of(store: Store, plan: Plan, request: Request) -> Study:
         budget=matrix.budget,
         is_rehearsal=request.rehearses,
         seed_block=request.seed_block,
+        stack=request.stack,
         looks=request.looks(matrix),
     )
 
@@ -270,6 +281,7 @@ def command_text(
     launcher: str = "local",
     image: str | None = None,
     versions: Sequence[str] = (),
+    extras: Sequence[str] = (),
 ) -> str:
     """Return the command that makes a study again from what `harness bench` was asked, places left out."""
     name = asked["matrix"]
@@ -284,5 +296,6 @@ def command_text(
     words += ["--seed-block", str(asked["seed_block"])] if asked["seed_block"] else []
     words += ["--launcher", launcher] if launcher != "local" else []
     words += ["--image", image] if image else []
-    words += [w for version in versions for w in ("--trl", version)]
+    words += [w for version in versions for w in ("--trl", without_place(version))]
+    words += [w for extra in extras for w in ("--with", without_place(extra))]
     return shlex.join(words)

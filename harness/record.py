@@ -344,6 +344,12 @@ class Study(Frozen):
     budget: str | None = Field(None, exclude_if=absent(None), description="--budget")
     is_rehearsal: bool = Field(False, exclude_if=absent(False), description="--rehearse")
     seed_block: Count = Field(0, exclude_if=absent(0), description="--seed-block")
+    stack: str | None = Field(
+        None,
+        exclude_if=absent(None),
+        description="what an environment of its own made of it, e.g. 'TRL 0.22.2, transformers 4.57.6'; "
+        "null: what was installed beside the harness, or in the image",
+    )
     looks: tuple[int, ...] = Field(
         (),
         exclude_if=absent(()),

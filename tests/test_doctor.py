@@ -158,7 +158,7 @@ def test_an_image_counts_instead_of_what_is_installed(host):
 
 
 def test_what_is_missing_here_is_a_note_where_an_image_trains(host, monkeypatch):
-    monkeypatch.setattr("harness.engines.find_spec", lambda _: None)
+    monkeypatch.setattr("harness.installed.find_spec", lambda _: None)
     four = with_gpus(host, 4)
     assert words(examine(Asked("blog"), four, no_docker))["software/extras"] == "problem"
     docker = Docker(GPU_INFO, {"i": LABELS})
@@ -176,7 +176,7 @@ def test_all_matrices_are_a_line_each_and_never_change_the_exit_code(host):
 
 
 def test_a_line_agrees_with_asking_about_that_matrix(host, monkeypatch):
-    monkeypatch.setattr("harness.engines.find_spec", lambda _: Mock(origin="x"))
+    monkeypatch.setattr("harness.installed.find_spec", lambda _: Mock(origin="x"))
     four = replace(with_gpus(host, 4), token=HubToken("x"))
     fitting = []
     for machine in (host, four):

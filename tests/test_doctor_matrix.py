@@ -104,7 +104,7 @@ def test_sharding_on_a_cpu_is_a_problem():
 
 
 def test_what_runs_want_beside_trl_is_looked_for(monkeypatch):
-    monkeypatch.setattr("harness.engines.find_spec", lambda _: None)
+    monkeypatch.setattr("harness.installed.find_spec", lambda _: None)
     (check,) = check_extras(needs("blog"))
     assert (check.section, check.word) == ("software", "problem")
     assert check.text.endswith("and vLLM is not installed beside this harness")

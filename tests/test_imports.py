@@ -29,6 +29,11 @@ ORDER = (
     "probe",
     "releases",
     "pins",
+    "installed",
+    "package_folder",
+    "packages",
+    "layers",
+    "environments",
     "translation_table",
     "translation",
     "arguments",
@@ -113,6 +118,7 @@ ORDER = (
     "surroundings",
     "bench",
     "stacks",
+    "ready",
     "options",
     "terminal",
     "browse",
@@ -137,6 +143,7 @@ ORDER = (
     "benching",
     "exchange",
     "judging",
+    "housekeeping",
     "cli",
 )
 # What worker/ may use of the house.

@@ -99,6 +99,13 @@ def test_a_block_is_a_study_of_its_own(folder):
     assert text == "harness bench --matrix grid.yaml --seed-block 2"
 
 
+def test_the_kept_command_names_its_stacks_and_no_place():
+    text = command_text(
+        {**_asked(), "seed_block": 0}, "local", None, ("1.14.2", "/a/b/trl"), ("peft=../peft",)
+    )
+    assert text == "harness bench --matrix grid.yaml --trl 1.14.2 --trl trl --with peft=peft"
+
+
 def test_study_json_lists_both_stages_and_the_rate_that_was_chosen(folder):
     request = asked(folder)
     found = resolve(request)
@@ -123,6 +130,23 @@ def joined(folder: Path, store: Store, request: Request, chosen):
     store.prepare()
     store.write_study(study)
     return study
+
+
+def test_a_study_is_trained_with_one_stack(folder):
+    store = Store(folder / "study")
+    first = joined(folder, store, asked(folder, stack="TRL 1.14.2"), CHOSEN)
+    assert first.stack == "TRL 1.14.2"
+    assert joined(folder, store, asked(folder, stack="TRL 1.14.2"), CHOSEN).stack == first.stack
+    for other in (None, "TRL 1.16.0"):
+        with pytest.raises(
+            ConfigError, match=r"is trained with TRL 1\.14\.2, the command asks for"
+        ):
+            joined(folder, store, asked(folder, stack=other), CHOSEN)
+
+
+def test_a_study_of_this_installation_keeps_its_old_form(folder):
+    study = joined(folder, Store(folder / "study"), asked(folder), CHOSEN)
+    assert "stack" not in study.model_dump()
 
 
 def test_a_study_takes_the_newer_text_of_a_matrix_that_differs_in_seeds_alone(folder):

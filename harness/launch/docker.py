@@ -29,13 +29,14 @@ from harness.launch.docker_engine import connect
 from harness.launch.engine import Engine, EngineRefused, LogError, Order, explain, reached
 from harness.launch.images import Looked, is_local, look, owner_of, remove
 from harness.launch.local import worker_variables
+from harness.launch.parallel import MODULE as PARALLEL_MODULE
 from harness.launch.reaper import reaping
 from harness.measure.environment import VARIABLES
 from harness.record import Container
 from harness.spec import RunSpec
 
 COMMAND = ("python", "-m", "harness.worker")
-PARALLEL_COMMAND = ("python", "-m", "harness.worker.distributed")
+PARALLEL_COMMAND = ("python", "-m", PARALLEL_MODULE)
 SUPERVISOR_LABEL = "io.lora-harness.supervisor"
 STUDY_LABEL = "io.lora-harness.study"
 

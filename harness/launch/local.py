@@ -18,10 +18,11 @@ from pathlib import Path
 from typing import Self
 
 from harness.engines import require_engines
+from harness.installed import Installed
 from harness.launch import PARENT_VARIABLE, Handle, Launch
 from harness.launch.ending import Stop, count_oom_kills
 from harness.launch.group import ProcessGroup
-from harness.launch.parallel import COMMAND as PARALLEL_COMMAND
+from harness.launch.parallel import MODULE as PARALLEL_MODULE
 from harness.launch.parallel import ParallelHandle
 from harness.launch.warm import ForkServer
 from harness.record import Exit
@@ -59,11 +60,11 @@ FIXED_VARIABLES: Mapping[str, str] = {
 
 
 class LocalLauncher:
-    """Starts workers on this machine.
+    """Starts workers on this machine, in the interpreter `python`, which has what is `installed`.
 
-    `command` replaces the cold worker's program (the attempt's folder is appended), `parallel` the
-    one that starts several; `entry` and `preload` replace what a warm worker runs and what its server
-    imports.
+    None stands for this process's own. `command` replaces the cold worker's program (the attempt's folder
+    is appended), `parallel` the one that starts several; `entry` and `preload` replace what a warm worker
+    runs and what its server imports.
     """
 
     name = "local"
@@ -74,13 +75,16 @@ class LocalLauncher:
         command: Sequence[str] | None = None,
         entry: str = ENTRY,
         preload: Sequence[str] | None = None,
-        parallel: Sequence[str] = PARALLEL_COMMAND,
+        parallel: Sequence[str] | None = None,
+        python: str = sys.executable,
+        installed: Installed | None = None,
     ) -> None:
-        self._command = list(command or (sys.executable, "-m", "harness.worker"))
-        self._parallel = parallel
+        self._command = list(command or (python, "-m", "harness.worker"))
+        self._parallel = list(parallel or (python, "-m", PARALLEL_MODULE))
+        self._installed = installed
         self._handles: list[Handle] = []
         variables = {**FIXED_VARIABLES, **thread_variables(1)}
-        self._server = None if is_cold else ForkServer(entry, preload, variables)
+        self._server = None if is_cold else ForkServer(entry, preload, variables, python)
 
     def __enter__(self) -> Self:
         if self._server:
@@ -100,7 +104,7 @@ class LocalLauncher:
 
     def check(self, specs: Sequence[RunSpec], study: Path | None = None) -> None:
         """Refuse runs whose sampling engine or logger is not installed. Raises: MachineError."""
-        require_engines(specs)
+        require_engines(specs, self._installed)
 
     def prepare(self, attempt: Path, launch: Launch) -> Launch:
         """Return the conditions as they are: the worker applies them to itself."""

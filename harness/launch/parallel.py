@@ -12,7 +12,6 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
-import sys
 from pathlib import Path
 
 import psutil
@@ -25,7 +24,7 @@ from harness.record import Exit
 from harness.settings import Strategy
 from harness.spec import RunSpec
 
-COMMAND = (sys.executable, "-m", "harness.worker.distributed")
+MODULE = "harness.worker.distributed"
 _SHIPPED = (
     Path(__file__).parent.parent / "benchmarks",  # an installed wheel
     Path(__file__).parent.parent.parent / "benchmarks",  # a checkout

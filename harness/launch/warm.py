@@ -37,9 +37,13 @@ class ForkServer:
     """A process that forks warm workers."""
 
     def __init__(
-        self, entry: str, preload: Sequence[str] | None, variables: Mapping[str, str]
+        self,
+        entry: str,
+        preload: Sequence[str] | None,
+        variables: Mapping[str, str],
+        python: str = sys.executable,
     ) -> None:
-        self._command = [sys.executable, "-m", "harness.worker.forkserver", "--entry", entry]
+        self._command = [python, "-m", "harness.worker.forkserver", "--entry", entry]
         self._command += ["--preload", ",".join(preload)] if preload is not None else []
         self._variables = variables
         self._process: subprocess.Popen[bytes] | None = None

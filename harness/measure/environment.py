@@ -20,6 +20,7 @@ from typing import Any
 import psutil
 
 import harness
+from harness.installed import is_hidden
 from harness.measure.container import container_signs
 from harness.measure.gpus import Gpu, list_gpus
 
@@ -93,7 +94,8 @@ def installed_distributions() -> dict[str, Any]:
     """Return every installed distribution as name==version, and a hash of that list."""
     found: dict[str, str] = {}
     for dist in metadata.distributions():
-        if dist.name:  # the first on the path is the one that is imported; the others are hidden
+        # The first on the path is the one that is imported; it hides the others.
+        if dist.name and not is_hidden(dist.name):
             found.setdefault(dist.name.lower(), dist.version)
     names = sorted(f"{name}=={version}" for name, version in found.items())
     return {"sha256": hashlib.sha256("\n".join(names).encode()).hexdigest(), "list": names}
@@ -142,7 +144,7 @@ def _git(tree: Path, *arguments: str) -> str | None:
 
 def _version(name: str) -> str | None:
     try:
-        return metadata.version(name)
+        return None if is_hidden(name) else metadata.version(name)
     except metadata.PackageNotFoundError:
         return None
 

@@ -41,7 +41,7 @@ PRELOAD = (
     "torch", "pandas", "psutil", "datasets", "peft", "math_verify", "safetensors.torch",
     "transformers:Trainer", "transformers:AutoTokenizer", "transformers:LlamaForCausalLM",
     "trl:SFTConfig", "trl:SFTTrainer", "trl:GRPOConfig", "trl:GRPOTrainer",
-    "trl.rewards:accuracy_reward",
+    "trl.rewards",
     "harness.worker.sft", "harness.worker.grpo", "harness.measure.environment",
 )  # fmt: skip
 _CUDA_NOT_STARTED = 3  # CUDA_ERROR_NOT_INITIALIZED (cuda.h, CUresult)
