@@ -14,6 +14,7 @@ from pathlib import Path
 import click
 
 from harness import __version__
+from harness.baselining import baseline
 from harness.benching import bench
 from harness.browse import matrix, runs
 from harness.checkup import doctor
@@ -75,6 +76,8 @@ def cli() -> None:
 
 
 for command in (bench, verdict, claims, runs, matrix, plan, doctor, fetch, publish, flops):
+    cli.add_command(command)
+for command in (baseline,):
     cli.add_command(command)
 
 

@@ -24,6 +24,7 @@ ORDER = (
     "sizes",
     "claim_checks",
     "record",
+    "probe",
     "releases",
     "pins",
     "translation_table",
@@ -65,6 +66,7 @@ ORDER = (
     "verdicts",
     "repeats",
     "view",
+    "compare",
     "claim_sentence",
     "series",
     "traces",
@@ -131,6 +133,11 @@ ORDER = (
     "benching",
     "exchange",
     "judging",
+    "baseline_card",
+    "baselines",
+    "promotion",
+    "shelf",
+    "baselining",
     "cli",
 )
 # What worker/ may use of the house.
