@@ -16,6 +16,7 @@ import click
 from harness import __version__
 from harness.baselining import baseline
 from harness.benching import bench
+from harness.bisecting import bisect
 from harness.browse import matrix, runs
 from harness.checkup import doctor
 from harness.errors import EXIT_INTERRUPTED, ConfigError, HarnessError, StudyError
@@ -77,7 +78,7 @@ def cli() -> None:
 
 for command in (bench, verdict, claims, runs, matrix, plan, doctor, fetch, publish, flops):
     cli.add_command(command)
-for command in (baseline,):
+for command in (baseline, bisect):
     cli.add_command(command)
 
 

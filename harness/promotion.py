@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import fnmatch
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import Any, get_args
 
 from harness.baseline_card import Baseline, Provenance
@@ -85,7 +85,7 @@ def acknowledgement_problems(entry: Acknowledged, cells: Iterable[str]) -> list[
             f"found {entry.what!r}{did_you_mean(kind, KINDS)}, expected a selector over pair.arm and a "
             f"kind, e.g. 'sft-*:loss'; kinds: {', '.join(KINDS)}, or * for all"
         )
-    elif not any(fnmatch.fnmatchcase(name, pattern) for name in names):
+    elif not any(_matches(name, pattern) for name in names):
         problems.append(
             f"{pattern!r} matches no cell of the baseline{did_you_mean(pattern, names)}; expected a "
             f"selector over {', '.join(names[:MOST_NAMED])}"
@@ -101,17 +101,6 @@ def acknowledgement_problems(entry: Acknowledged, cells: Iterable[str]) -> list[
             "change, e.g. 'trl 1.16.0'"
         )
     return problems
-
-
-def acknowledging(
-    entries: Sequence[Acknowledged], pair: str, arm: str, kind: str
-) -> Acknowledged | None:
-    """Return the acknowledgement that covers a kind of difference in a cell, or None."""
-    for entry in entries:
-        pattern, _, what = entry.what.rpartition(":")
-        if what in (kind, "*") and fnmatch.fnmatchcase(f"{pair}.{arm}", pattern):
-            return entry
-    return None
 
 
 def is_taken_in(entry: Acknowledged, side: Side) -> bool:
@@ -141,3 +130,9 @@ def tree_problems(provenance: Provenance) -> list[str]:
             "anew at one"
         )
     return problems
+
+
+def _matches(name: str, pattern: str) -> bool:
+    """Whether a selector takes a cell, by its pair.arm or by its pair alone."""
+    pair = name.partition(".")[0]
+    return fnmatch.fnmatchcase(name, pattern) or fnmatch.fnmatchcase(pair, pattern)

@@ -138,6 +138,11 @@ ORDER = (
     "promotion",
     "shelf",
     "baselining",
+    "bisect",
+    "release_list",
+    "trial",
+    "bisect_text",
+    "bisecting",
     "cli",
 )
 # What worker/ may use of the house.

@@ -10,7 +10,6 @@ from harness.baselines import write_baseline
 from harness.compare.model import Acknowledged
 from harness.promotion import (
     acknowledgement_problems,
-    acknowledging,
     is_taken_in,
     machine_differences,
     refusals,
@@ -86,7 +85,8 @@ CELLS = ("sft-plain.full.s0", "sft-plain.lora-r1.s0", "grpo-plain.full.s0")
 
 
 @pytest.mark.parametrize(
-    "what", ["sft-*:loss", "*:configuration", "*.lora-*:*", "grpo-plain.full:memory"]
+    "what",
+    ["sft-*:loss", "sft-plain:loss", "*:configuration", "*.lora-*:*", "grpo-plain.full:memory"],
 )
 def test_an_acknowledgement_that_names_a_cell_and_a_kind_is_taken(what):
     assert acknowledgement_problems(entry(what=what), CELLS) == []
@@ -108,14 +108,6 @@ def test_a_wrong_acknowledgement_is_refused(fields: dict[str, Any], expected):
     problems = acknowledgement_problems(entry(**fields), CELLS)
     assert len(problems) == 1
     assert expected in problems[0]
-
-
-def test_an_acknowledgement_covers_its_cells_and_kind_alone():
-    entries = [entry()]
-    assert acknowledging(entries, "sft-plain", "full", "loss") == entries[0]
-    assert acknowledging(entries, "sft-plain", "full", "memory") is None
-    assert acknowledging(entries, "grpo-plain", "full", "loss") is None
-    assert acknowledging([entry(what="*:*")], "grpo-plain", "full", "memory") is not None
 
 
 @pytest.mark.parametrize(
