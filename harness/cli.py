@@ -21,6 +21,7 @@ from harness.browse import matrix, runs
 from harness.checkup import doctor
 from harness.errors import EXIT_INTERRUPTED, ConfigError, HarnessError, StudyError
 from harness.exchange import fetch, publish
+from harness.exporting import export
 from harness.flops import flops
 from harness.judging import claims, verdict
 from harness.options import JSON, STUDY, Commands
@@ -78,7 +79,7 @@ def cli() -> None:
 
 for command in (bench, verdict, claims, runs, matrix, plan, doctor, fetch, publish, flops):
     cli.add_command(command)
-for command in (baseline, bisect):
+for command in (baseline, bisect, export):
     cli.add_command(command)
 
 

@@ -143,6 +143,8 @@ ORDER = (
     "trial",
     "bisect_text",
     "bisecting",
+    "benchmark_json",
+    "exporting",
     "cli",
 )
 # What worker/ may use of the house.
