@@ -135,12 +135,12 @@ def find_baseline(word: str, homes: tuple[Path, ...] | None = None) -> Path | No
 
     `homes` are the folders that hold baselines: this one's `benchmarks/baselines`, then what ships.
     """
-    if (Path(word) / SUMMARY).is_file():
+    if _is_baseline(Path(word)):
         return Path(word)
     if not NAME.fullmatch(word):
         return None
     found = (home / word for home in (default_homes() if homes is None else homes))
-    return next((folder for folder in found if (folder / SUMMARY).is_file()), None)
+    return next((folder for folder in found if _is_baseline(folder)), None)
 
 
 def list_baselines(homes: tuple[Path, ...] | None = None) -> dict[str, Path]:
@@ -178,6 +178,13 @@ def open_side(word: str, read_study: ReadSide) -> tuple[Side, tuple[Acknowledged
     if folder is None:
         return read_study(Path(word)), ()
     return read_baseline(folder), read_acknowledgements(folder).acknowledged
+
+
+def _is_baseline(folder: Path) -> bool:
+    try:
+        return (folder / SUMMARY).is_file()
+    except OSError:  # a name longer than a file's may be
+        return False
 
 
 def _split(side: Side) -> tuple[dict[str, Any], dict[str, Any]]:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from harness.errors import EXIT_INTERRUPTED, ConfigError, HarnessError, RunsFailed
+from harness.errors import EXIT_INTERRUPTED, ConfigError, HarnessError, RunsFailed, StudyError
 from harness.options import FILTER, JSON, POSITIVE, SEEDS, SETTINGS, complete_matrix
 
 if TYPE_CHECKING:
@@ -127,8 +127,8 @@ def read_question(
 
     fixed = read_set("--with", " ".join(extras))
     if good_lock and bad_lock and not good and not bad:
-        locks = (read_pins(path.read_text(encoding="utf-8")) for path in (good_lock, bad_lock))
-        return about_packages(*locks, fixed)
+        locks = [read_pins(path.read_text(encoding="utf-8")) for path in (good_lock, bad_lock)]
+        return about_packages(locks[0], locks[1], fixed)
     if not good or not bad or good_lock or bad_lock:
         raise ConfigError(
             "expected two ends: --good and --bad (two releases, or two sets such as 'peft==0.20.0'), or "
@@ -165,7 +165,8 @@ def bench_trainer(asked: Mapping[str, Any]) -> Train:
         if code == EXIT_INTERRUPTED:
             raise KeyboardInterrupt
         if code not in (0, RunsFailed.exit_code):  # a run that failed is seen by the comparison
-            raise HarnessError(f"`harness bench {' '.join(words)}` ended with {code}")
+            kind = StudyError if code == StudyError.exit_code else HarnessError
+            raise kind(f"`harness bench {' '.join(words)}` ended with {code}")
 
     return train
 

@@ -74,9 +74,7 @@ def sides(draw: st.DrawFn) -> Side:
     return make_side(runs=runs, replay=replay, label=draw(text))
 
 
-@settings(
-    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
 @given(side=sides())
 def test_a_side_comes_back_as_it_was_written(tmp_path, side):
     write_baseline(tmp_path / "b", side, CLEAN)
@@ -176,6 +174,7 @@ def test_a_baseline_is_found_by_name_and_by_path(folder, tmp_path):
     assert find_baseline(str(folder), ()) == folder
     assert find_baseline("results/upgrade", homes) is None
     assert find_baseline("..", homes) is None
+    assert find_baseline("x" * 5000, homes) is None
     assert list_baselines(homes) == {"upgrade-trl-1.16.0": folder}
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from harness.baselines import HOME, SIDE, read_acknowledgements, write_baseline
 from harness.cli import run
 from tests.side_factory import make_side
 
+STUDY = Path(__file__).parent / "data" / "format-1"
 NAME = "upgrade-trl-1.16.0"
 
 
@@ -100,3 +102,31 @@ def test_a_damaged_baseline_exits_8_and_is_named(folder, capsys):
     assert "side.json" in capsys.readouterr().err
     assert run(["baseline", "list"]) == 8
     assert "side.json" in capsys.readouterr().err
+
+
+@pytest.fixture
+def study(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    pytest.importorskip("harness.compare.reading")
+    monkeypatch.chdir(tmp_path)
+    return str(shutil.copytree(STUDY, tmp_path / "study"))
+
+
+def test_a_study_is_saved_and_takes_the_place_of_what_was_saved(study, capsys):
+    assert run(["baseline", "save", study, "--name", "first"]) == 0
+    said = capsys.readouterr()
+    assert said.out == f"baseline: {HOME / 'first'}\n"
+    assert "no commit of the harness" in said.err
+    assert run(["baseline", "save", study, "--name", "first"]) == 2
+    assert "harness baseline promote" in capsys.readouterr().err
+    assert run(["baseline", "promote", study, "first"]) == 0
+    assert run(["baseline", "list", "--json"]) == 0
+    line = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert (line["baseline"], line["runs"], line["runs_ok"]) == ("first", 4, 4)
+
+
+def test_a_study_whose_run_is_damaged_is_not_promoted(study, capsys):
+    run(["baseline", "save", study, "--name", "first"])
+    next(Path(study).glob("runs/sft-micro.full*/record.json")).write_text("{")
+    capsys.readouterr()
+    assert run(["baseline", "promote", study, "first"]) in (2, 8)
+    assert "record.json" in capsys.readouterr().err

@@ -220,3 +220,23 @@ def test_a_restricted_side_has_its_cells_and_whole_repeats():
     assert found.repeats == {"a.again": "a.full"}
     assert [run.cell for run in restrict(side, ["b.full"]).runs] == ["b.full.s0"]
     assert restrict(side, []) == side
+
+
+def test_the_comparison_that_ships_finds_the_change(tmp_path):
+    engine = pytest.importorskip("harness.compare.verdict")
+    world = World(sft_changes_at(5))
+    trial = Trial(
+        tmp_path,
+        QUESTION.good,
+        QUESTION.bad,
+        train=world.train,
+        read=world.read,
+        compare=engine.compare_sides,
+        tell=world.told.append,
+    )
+    answer = search_releases(RELEASES, lambda name: trial.probe(QUESTION.stack(name)))
+    assert (answer.word, answer.good, answer.bad) == ("found", "1.4.0", "1.5.0")
+    assert answer.decisive.cells == ("sft-plain.full",)
+    found = answer.decisive.difference
+    assert found is not None
+    assert (found.kind, found.step, found.base, found.candidate) == ("loss", 1, 1.0, 2.0)
