@@ -17,6 +17,7 @@ from harness import __version__
 from harness.benching import bench
 from harness.browse import matrix, runs
 from harness.checkup import doctor
+from harness.comparing import compare
 from harness.errors import EXIT_INTERRUPTED, ConfigError, HarnessError, StudyError
 from harness.exchange import fetch, publish
 from harness.flops import flops
@@ -74,7 +75,10 @@ def cli() -> None:
     """
 
 
-for command in (bench, verdict, claims, runs, matrix, plan, doctor, fetch, publish, flops):
+for command in (
+    *(bench, compare, verdict, claims, runs, matrix, plan),
+    *(doctor, fetch, publish, flops),
+):
     cli.add_command(command)
 
 
