@@ -19,6 +19,7 @@ from harness.benching import bench
 from harness.bisecting import bisect
 from harness.browse import matrix, runs
 from harness.checkup import doctor
+from harness.comparing import compare
 from harness.errors import EXIT_INTERRUPTED, ConfigError, HarnessError, StudyError
 from harness.exchange import fetch, publish
 from harness.exporting import export
@@ -79,10 +80,9 @@ def cli() -> None:
 
 
 for command in (
-    bench, verdict, claims, runs, matrix, plan, doctor, fetch, publish, flops, environments,
-):  # fmt: skip
-    cli.add_command(command)
-for command in (baseline, bisect, export):
+    *(bench, compare, bisect, baseline, verdict, claims, runs, matrix, plan),
+    *(doctor, fetch, publish, export, flops, environments),
+):
     cli.add_command(command)
 
 

@@ -142,6 +142,8 @@ ORDER = (
     "checkup",
     "benching",
     "exchange",
+    "rerunning",
+    "comparing",
     "judging",
     "housekeeping",
     "baseline_card",

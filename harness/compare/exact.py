@@ -1,0 +1,194 @@
+"""The first steps of two runs of one seed, number by number and hash by hash.
+
+A release that changed nothing gives the same numbers up to rounding, so there is no statistics here: a
+relative difference above the tolerance is a change. A hash can't be nearly equal; where it differs and
+every number agrees, it saw rounding (or how rows are padded). Completions are sampled, and a rounding
+difference can flip a token: a flip that follows rounding is undecided. What this leaves out: later steps
+(`trajectory`), and what is no step (`checks`).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from harness.compare.limits import Limits
+from harness.compare.logged import Redefinition, redefinition
+from harness.compare.model import Difference, Word
+from harness.compare.numbers import became, row_gap
+from harness.compare.side import RunSide
+from harness.compare.tracks import Track, hashes_of, tracks_of
+
+Versions = Mapping[str, str | None]
+
+
+@dataclass(frozen=True)
+class Stacks:
+    """The packages of both sides, by which it is known what a release defined anew."""
+
+    base: Versions
+    candidate: Versions
+
+    @property
+    def is_same_software(self) -> bool:
+        """Whether TRL and what it trains with are the same releases on both sides."""
+        names = ("trl", "transformers", "peft", "accelerate", "torch")
+        return all(self.base.get(name) == self.candidate.get(name) for name in names)
+
+
+def compare_exact(
+    base: RunSide, candidate: RunSide, stacks: Stacks, limits: Limits, tolerance: float
+) -> list[Difference]:
+    """Compare the first steps; nothing where they are identical."""
+    pairs = track_pairs(base, candidate)
+    found = [
+        _unless_redefined(difference, base, stacks)
+        for ours, theirs in pairs
+        if (difference := _compare_track(ours, theirs, limits.steps, tolerance))
+    ]
+    found += _compare_hashes(base, candidate, limits.steps, found)
+    noted = {d.what for d in found if d.word == "same"}
+    rounds_from = min(
+        (
+            i + 1
+            for ours, theirs in pairs
+            if ours.what not in noted
+            for i, g in enumerate(row_gaps(ours, theirs))
+            if g
+        ),
+        default=0,
+    )
+    return _flips_undecided(base, found, rounds_from)
+
+
+def track_pairs(base: RunSide, candidate: RunSide) -> list[tuple[Track, Track]]:
+    """Return the tracks that both runs have."""
+    ours, theirs = tracks_of(base), tracks_of(candidate)
+    return [(ours[name], theirs[name]) for name in ours if name in theirs]
+
+
+def row_gaps(base: Track, candidate: Track) -> list[float]:
+    """Return the gap of each step that both sides have; infinity for any difference of a count."""
+    gaps = [
+        row_gap(b, c, scale)[0]
+        for b, c, scale in zip(base.rows, candidate.rows, base.scales, strict=False)
+    ]
+    return [math.inf if g else 0.0 for g in gaps] if base.is_counted else gaps
+
+
+def difference_at(
+    base: Track, candidate: Track, index: int, word: Word, largest: float | None, **more: object
+) -> Difference:
+    """Make the difference of a track at one step, with both values there."""
+    scale = base.scales[index]
+    _, place = row_gap(base.rows[index], candidate.rows[index], scale)
+    b, c = _value(base.rows[index], place), _value(candidate.rows[index], place)
+    text = f"{base.what}: {became(b, c)} at step {index + 1}"
+    fields: dict[str, object] = {
+        "layer": "exact",
+        "kind": base.kind,
+        "what": base.what,
+        "word": word,
+        "step": index + 1,
+        "base": b,
+        "candidate": c,
+        "relative": largest if largest is not None and math.isfinite(largest) else None,
+        "sentence": text,
+        **more,
+    }
+    return Difference.model_validate(fields)
+
+
+def _compare_track(
+    base: Track, candidate: Track, steps: int, tolerance: float
+) -> Difference | None:
+    gaps = row_gaps(base, candidate)[:steps]
+    if not any(gaps):
+        return None
+    above = [i for i, g in enumerate(gaps) if g > tolerance]
+    index = above[0] if above else next(i for i, g in enumerate(gaps) if g)
+    word: Word = "changed" if above else "rounding"
+    # Of a count the share is not infinite, it only is a change however small.
+    sizes = [
+        row_gap(b, c, s)[0] for b, c, s in zip(base.rows, candidate.rows, base.scales, strict=False)
+    ]
+    return difference_at(base, candidate, index, word, max(sizes[:steps]))
+
+
+def _value(row: Sequence[object], place: int) -> object:
+    return row[place] if place < len(row) else None
+
+
+def _unless_redefined(found: Difference, run: RunSide, stacks: Stacks) -> Difference:
+    """A key that a release between the two defined anew says nothing about training."""
+    key = found.what.removeprefix("log/")
+    if key == found.what or found.word == "rounding":
+        return found
+    new = redefinition(key, run.task, stacks.base, stacks.candidate)
+    if new is None:
+        return found
+    return found.model_copy(update={"word": "same", "sentence": _redefined(found, new)})
+
+
+def _redefined(found: Difference, new: Redefinition) -> str:
+    return f"{found.sentence}; TRL {new.release} defined it anew ({new.how}), no change of training"
+
+
+def _compare_hashes(
+    base: RunSide, candidate: RunSide, steps: int, numbers: Sequence[Difference]
+) -> list[Difference]:
+    """Compare hashes; they changed if a number did, up to the step where they part."""
+    first = min((d.step for d in numbers if d.word == "changed" and d.step), default=None)
+    found = []
+    theirs = hashes_of(candidate)
+    for name, ours in hashes_of(base).items():
+        if name not in theirs:
+            continue
+        rows = list(zip(ours.rows, theirs[name].rows, strict=False))[:steps]
+        parted = [i + 1 for i, (b, c) in enumerate(rows) if b != c]
+        if not parted:
+            continue
+        at_change = [step for step in parted if first is not None and step >= first]
+        word: Word = "changed" if at_change else "rounding"
+        step = at_change[0] if at_change else parted[0]
+        more = "" if at_change else ", while every number agrees"
+        found.append(
+            Difference(
+                layer="exact",
+                kind=ours.kind,
+                what=name,
+                word=word,
+                step=step,
+                base=_short(rows[step - 1][0]),
+                candidate=_short(rows[step - 1][1]),
+                sentence=f"the hash of the {_HASHED[name]} differs from step {step} on{more}",
+            )
+        )
+    return found
+
+
+_HASHED = {"batch": "micro-batches", "parameters": "trained parameters"}
+
+
+def _short(row: Sequence[str]) -> str:
+    return ", ".join(text[:12] for text in row[:4])
+
+
+def _flips_undecided(run: RunSide, found: list[Difference], rounds_from: int) -> list[Difference]:
+    """After rounding alone, a GRPO run whose completions part may only have had a token flipped.
+
+    `rounds_from` is the first step at which any number differs at all.
+    """
+    changed = [d for d in found if d.word == "changed"]
+    first = min((d.step for d in changed if d.step), default=0)
+    parted = any(d.kind == "sampling" and d.step == first for d in changed)
+    if run.task != "grpo" or not parted or rounds_from >= first:
+        return found
+    why = "; rounding came before, and can flip a sampled token"
+    return [
+        d.model_copy(update={"word": "undecided", "sentence": d.sentence + why})
+        if d.word == "changed"
+        else d
+        for d in found
+    ]

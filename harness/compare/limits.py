@@ -1,0 +1,50 @@
+"""How much two sides may differ before a comparison says so: every limit, with why it is that.
+
+Rounding between releases was up to 2e-6 over 30 steps of the micro model on a CPU; reruns are identical to
+the bit. Memory and time are of a shared machine and never repeat, so their limits are wide, and a cell that
+is alone beyond one has to be beyond it by far.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import Field
+
+from harness.frozen import Frozen, PositiveInt
+
+Ratio = Annotated[float, Field(ge=1)]
+
+
+class Limits(Frozen):
+    """What counts as a difference."""
+
+    tolerance: Annotated[float, Field(gt=0, lt=1)] = Field(
+        1e-5, description="relative difference of a number above which it changed"
+    )
+    coarse_tolerance: Annotated[float, Field(gt=0, lt=1)] = Field(
+        2.0**-7,
+        description="the same for runs in bfloat16 or float16, where rounding is this coarse",
+    )
+    steps: PositiveInt = Field(8, description="first optimizer steps that are compared exactly")
+    across_machines: bool = Field(
+        False, description="whether what two machines measured counts as if one had"
+    )
+    warmup_steps: PositiveInt = Field(3, description="first steps left out of memory and time")
+    step_ratio: Ratio = Field(1.25, description="processor time of steps, candidate over base")
+    step_s: float = Field(0.005, description="and at least so many seconds a step more")
+    construct_ratio: Ratio = Field(1.5, description="processor time of the trainer's constructor")
+    construct_s: float = Field(0.3, description="and at least so many seconds more")
+    leak_bytes: PositiveInt = Field(
+        256 * 1024, description="growth of the worker's RSS a step, more than the base's"
+    )
+    peak_ratio: Ratio = Field(1.25, description="growth of memory up to its peak")
+    peak_bytes: PositiveInt = Field(32 * 2**20, description="and at least so many bytes more")
+    throughput_ratio: Ratio = Field(1.25, description="tokens a second, base over candidate")
+    alone: Ratio = Field(
+        2.0,
+        description="how many times further beyond a limit a cell has to be that is alone beyond it",
+    )
+    alpha: Annotated[float, Field(gt=0, lt=0.5)] = Field(
+        0.05, description="two-sided error rate of the statistics over seeds, shared by all cells"
+    )

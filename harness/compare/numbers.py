@@ -1,0 +1,54 @@
+"""Two numbers held against each other, and how a sentence tells them apart."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from harness.text import MINUS, MISSING
+
+Number = float | int | None
+
+
+def gap(base: Number, candidate: Number, least_scale: float = 0.0) -> float:
+    """Return the relative difference: 0 for equal numbers, infinity where one side has none.
+
+    Relative to the larger of both, and at least to `least_scale`: the size that a number near zero
+    stands beside, e.g. the terms that cancel in it.
+    """
+    if base is None or candidate is None:
+        return 0.0 if base is candidate else math.inf
+    if base == candidate:
+        return 0.0
+    return abs(candidate - base) / max(abs(base), abs(candidate), least_scale)
+
+
+def row_gap(
+    base: Sequence[Number], candidate: Sequence[Number], least_scale: float = 0.0
+) -> tuple[float, int]:
+    """Return the largest gap of two rows and where it is; infinity if they differ in length."""
+    if len(base) != len(candidate):
+        return math.inf, 0
+    gaps = [gap(b, c, least_scale) for b, c in zip(base, candidate, strict=True)]
+    if not gaps:
+        return 0.0, 0
+    place = max(range(len(gaps)), key=gaps.__getitem__)
+    return gaps[place], place
+
+
+def became(base: object, candidate: object) -> str:
+    """Write 'X became Y', with as many digits as it takes to see that they differ."""
+    if isinstance(base, int | float) and isinstance(candidate, int | float):
+        for digits in (4, 7, 10, 13, 17):
+            first, second = f"{base:.{digits}g}", f"{candidate:.{digits}g}"
+            if first != second:
+                break
+        return f"{first.replace('-', MINUS)} became {second.replace('-', MINUS)}"
+    return f"{_shown(base)} became {_shown(candidate)}"
+
+
+def _shown(value: object) -> str:
+    if value is None:
+        return MISSING
+    text = f"{value:.7g}".replace("-", MINUS) if isinstance(value, float) else str(value)
+    return text if len(text) <= 60 else text[:59] + "…"
