@@ -214,6 +214,9 @@ def test_every_boundary_says_what_moved_and_where_that_is_known_from():
         assert boundary.sentence
         assert boundary.source
         assert boundary.kinds
+        assert boundary.sentence[0].isupper() or boundary.sentence.startswith(
+            ("vLLM", "shuffle_dataset")
+        )
         assert not boundary.sentence.endswith(".")
     assert len({(b.release, b.what, b.package) for b in BOUNDARIES}) == len(BOUNDARIES)
 

@@ -45,7 +45,7 @@ BOUNDARIES: tuple[Boundary, ...] = (
         GRPO,
         ("reward", *_UPDATE),
         "scale_rewards",
-        "with scale_rewards='group', the default, TRL 0.22.0 and 0.22.1 did not divide "
+        "With scale_rewards='group', the default, TRL 0.22.0 and 0.22.1 did not divide "
         "advantages by the group's "
         "deviation; releases before and after do, so gradients differ by that deviation, about "
         "twice for "
@@ -60,7 +60,7 @@ BOUNDARIES: tuple[Boundary, ...] = (
         BOTH,
         ("memory", "speed"),
         "gradient_checkpointing",
-        "gradient checkpointing became the default: less memory for activations, a second forward pass",
+        "Gradient checkpointing became the default: less memory for activations, a second forward pass",
         _FIELDS,
         arguments=("gradient_checkpointing",),
     ),
@@ -69,7 +69,7 @@ BOUNDARIES: tuple[Boundary, ...] = (
         GRPO,
         _UPDATE,
         "vllm_importance_sampling_correction",
-        "the ratio between vLLM's and the trainer's probabilities weighs the loss by default (cap 2.0)",
+        "The ratio between vLLM's and the trainer's probabilities weighs the loss by default (cap 2.0)",
         _FIELDS,
         when=_VLLM,
     ),
@@ -78,7 +78,7 @@ BOUNDARIES: tuple[Boundary, ...] = (
         GRPO,
         _UPDATE,
         "vllm_importance_sampling_mode",
-        "the correction for vLLM's probabilities works on sequences and masks them "
+        "The correction for vLLM's probabilities works on sequences and masks them "
         "(sequence_mask), its cap went "
         "from 2.0 to 3.0",
         _FIELDS,
@@ -90,7 +90,7 @@ BOUNDARIES: tuple[Boundary, ...] = (
         GRPO,
         ("data", "sampling"),
         "max_prompt_length",
-        "prompts are no longer cut at 512 tokens",
+        "Prompts are no longer cut at 512 tokens",
         _FIELDS,
         arguments=("max_prompt_length",),
     ),
@@ -120,7 +120,7 @@ BOUNDARIES: tuple[Boundary, ...] = (
         BOTH,
         ("memory", "speed"),
         "use_reentrant",
-        "gradient checkpointing is not reentrant by default",
+        "Gradient checkpointing is not reentrant by default",
         _FIELDS,
         arguments=("gradient_checkpointing_kwargs",),
         when=is_on("gradient_checkpointing"),
@@ -130,7 +130,7 @@ BOUNDARIES: tuple[Boundary, ...] = (
         GRPO,
         ("metric",),
         "reward_std",
-        "reward_std in the log is the deviation over all rewards, before it was the mean of the "
+        "The log's reward_std is the deviation over all rewards, before it was the mean of the "
         "groups' deviations",
         _RUN,
         series=("reward_std",),
@@ -150,7 +150,7 @@ BOUNDARIES: tuple[Boundary, ...] = (
         SFT,
         ("metric",),
         "entropy",
-        "entropy in the log is shifted and taken over the tokens of the loss only",
+        "The log's entropy is shifted and taken over the tokens of the loss only",
         _RUN,
         series=("entropy",),
     ),
@@ -182,7 +182,7 @@ BOUNDARIES: tuple[Boundary, ...] = (
         GRPO,
         ("metric",),
         "clip_ratio, kl, entropy",
-        "clip_ratio, kl and entropy in the log are weighted by tokens",
+        "The log's clip_ratio, kl and entropy are weighted by tokens",
         _RUN,
         series=("clip_ratio", "kl", "entropy"),
     ),
@@ -191,7 +191,7 @@ BOUNDARIES: tuple[Boundary, ...] = (
         GRPO,
         _UPDATE,
         "loss of dapo, cispo and vespo",
-        "the loss is normalised by the tokens of an accumulation window instead of the "
+        "The loss is normalised by the tokens of an accumulation window instead of the "
         "generation batch, where "
         "steps_per_generation and gradient_accumulation_steps differ",
         "TRL pull request 6024; grpo_trainer.py of TRL 1.9.0 and 1.9.1",
@@ -203,7 +203,7 @@ BOUNDARIES: tuple[Boundary, ...] = (
         GRPO,
         ("sampling", "memory", "speed"),
         "max_completion_length",
-        "completions may have 512 tokens by default, before 256",
+        "Completions may have 512 tokens by default, before 256",
         _FIELDS,
         arguments=("max_completion_length",),
     ),
@@ -212,7 +212,7 @@ BOUNDARIES: tuple[Boundary, ...] = (
         GRPO,
         _UPDATE,
         "use_bias_correction_kl",
-        "the KL term is corrected for importance sampling by default, where beta is above 0",
+        "The KL term is corrected for importance sampling by default, where beta is above 0",
         _FIELDS,
         arguments=("use_bias_correction_kl",),
         when=is_on("beta"),
@@ -222,7 +222,7 @@ BOUNDARIES: tuple[Boundary, ...] = (
         GRPO,
         _UPDATE,
         "loss of luspo",
-        "the loss masks padding before it sums, which matters with importance sampling by token",
+        "The loss masks padding before it sums, which matters with importance sampling by token",
         "grpo_trainer.py of TRL 1.9.1 and 1.10.0",
         when=is_one_of("loss_type", "luspo"),
     ),
@@ -240,7 +240,7 @@ BOUNDARIES: tuple[Boundary, ...] = (
         SFT,
         ("memory", "speed"),
         "loss of nll",
-        "nll is always computed in chunks, so full logits are no longer held in memory",
+        "The loss nll is always computed in chunks, so full logits are no longer held in memory",
         _FIELDS,
         when=is_one_of("loss_type", "nll"),
     ),
@@ -249,7 +249,7 @@ BOUNDARIES: tuple[Boundary, ...] = (
         BOTH,
         (*_UPDATE, "memory"),
         "dtype of from_pretrained",
-        "from_pretrained loads a checkpoint in its own dtype, before in float32",
+        "A checkpoint is loaded in its own dtype by from_pretrained, before in float32",
         "transformers' from_pretrained, 4.57 and 5",
         arguments=("dtypes", "trainable_dtypes"),
         package="transformers",
@@ -259,7 +259,7 @@ BOUNDARIES: tuple[Boundary, ...] = (
         SFT,
         ("data", "loss"),
         "apply_chat_template",
-        "apply_chat_template returns a mapping, whose length TRL before 0.27 takes for the "
+        "The chat template's method returns a mapping, whose length TRL before 0.27 takes for the "
         "prompt's: it "
         "trains on prompts too",
         "SFTTrainer of TRL 0.26 under transformers 5",
@@ -290,7 +290,7 @@ BOUNDARIES: tuple[Boundary, ...] = (
         SFT,
         ("data", "loss"),
         "prompts in the loss",
-        "under transformers 5 TRL before 0.27 trains on prompts too, without a word; from 0.27 "
+        "Under transformers 5 TRL before 0.27 trains on prompts too, without a word; from 0.27 "
         "on it doesn't",
         "SFTTrainer of TRL 0.26 under transformers 5",
         when=is_from("transformers", "5.0"),

@@ -52,7 +52,8 @@ def series_figures(comparison: Comparison) -> tuple[list[Figure], list[str]]:
         for number, each in enumerate(drawn, 1)
         for figure in _figures(each, sides_of(comparison), number)
     ]
-    return figures, [f"{d.cell.pair}.{d.cell.arm}: {text.clean(d.curve.what)}" for d in left]
+    names = [f"{d.cell.pair}.{d.cell.arm}: {d.curve.what}" for d in left]
+    return figures, [text.clean(name) for name in names]
 
 
 def sides_of(comparison: Comparison) -> tuple[str, str]:
@@ -99,7 +100,8 @@ def _spread(found: list[Drawn]) -> list[Drawn]:
 
 
 def _figures(drawn: Drawn, sides: tuple[str, str], number: int) -> list[Figure]:
-    what, name = text.clean(drawn.curve.what, 60), f"{drawn.cell.pair}.{drawn.cell.arm}"
+    what = text.clean(drawn.curve.what, 60)
+    name = text.clean(f"{drawn.cell.pair}.{drawn.cell.arm}", 60)
     caption = "Both sides, step by step."
     if drawn.difference and drawn.difference.step is not None:
         d = drawn.difference
@@ -145,7 +147,11 @@ def _residual_spec(curve: Curve, *, has_hover: bool) -> dict[str, Any]:
         "value:Q",
         title="residual",
         scale=alt.Scale(type="symlog", constant=FLOOR, domain=[-top, top], nice=False),
-        axis=alt.Axis(values=_ticks(top), format="~e"),
+        axis=alt.Axis(
+            values=_ticks(top),
+            labelExpr="datum.value == 0 ? '0' : format(datum.value, '~e')",
+            labelOverlap=False,
+        ),
     )
     base = alt.Chart(inline(points))
     color = arm_color((RESIDUAL,), has_legend=False)

@@ -39,6 +39,8 @@ __all__ = [
 
 DETAILS_MAX = 60  # cells whose differences the page sets out; the data has all
 LONG_SENTENCE = 160
+CAUSES_FIRST = 4  # on the first screen; the others are folded away
+FIRSTS_LONG = 24  # rows from which the first differing steps are folded away
 
 
 def render_page(comparison: Comparison, base: Side, candidate: Side) -> bytes:
@@ -104,6 +106,7 @@ def _values(comparison: Comparison, base: Side, candidate: Side) -> dict[str, An
         "counts": outline.word_counts(comparison),
         "arms": [text.clean(arm) for arm in _arms(comparison)],
         "matrix_rows": _matrix_rows(comparison, {row.identity for row in shown}),
+        "causes_first": CAUSES_FIRST,
         "causes": [_cause(cause) for cause in comparison.causes],
         "notices": [text.clean(notice) for notice in comparison.notices],
         "details": [(row, _details(row)) for row in shown],
@@ -157,7 +160,7 @@ def _firsts(rows: Sequence[outline.Row]) -> Any:
             for row, first in firsts
         ],
         (3, 6),
-        is_long=len(firsts) > outline.LONG,
+        is_long=len(firsts) > FIRSTS_LONG,
     )
 
 

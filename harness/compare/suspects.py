@@ -60,8 +60,7 @@ def _releases(evidence: Evidence) -> Iterable[tuple[Boundary, Cause]]:
             Cause(
                 kind="default" if boundary.arguments else "release",
                 what=f"{boundary.package} {span}: {boundary.what}",
-                sentence=f"{_capital(boundary.sentence)} ({boundary.package} {span}; "
-                f"{boundary.source}).",
+                sentence=f"{boundary.sentence} ({boundary.package} {span}; {boundary.source}).",
                 score=as_score(score),
             ),
         )
@@ -256,7 +255,3 @@ def _value(value: Any) -> str:
 def _listed(keys: list[str], write: Callable[[str], str]) -> str:
     more = f", and {len(keys) - LIST_MAX} more" if len(keys) > LIST_MAX else ""
     return ", ".join(write(key) for key in keys[:LIST_MAX]) + more
-
-
-def _capital(sentence: str) -> str:
-    return sentence[:1].upper() + sentence[1:]
