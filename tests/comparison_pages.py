@@ -144,6 +144,7 @@ def make(
     base_fields: dict[str, Any] | None = None,
     candidate_fields: dict[str, Any] | None = None,
     asked: tuple[Difference, ...] = (),
+    accepted: str | None = None,
     **fields: Any,
 ) -> Made:
     """Make both sides, plant a fault in the candidate's runs, and say where it was seen."""
@@ -166,7 +167,7 @@ def make(
         after, f"TRL {trl[1]}", {n: v[1] for n, v in versions.items()}, **(candidate_fields or {})
     )
     cells = tuple(
-        _cell(one, other, kind, what, word if one != other else "same")
+        _cell(one, other, kind, what, word if one != other else "same", accepted)
         for one, other in zip(before, after, strict=True)
     )
     is_changed = any(cell.word == word for cell in cells)
@@ -187,7 +188,7 @@ def make(
     return Made(Comparison(**values), base, candidate)
 
 
-def _cell(one: Run, other: Run, kind: Kind, what: str, word: Word) -> Cell:
+def _cell(one: Run, other: Run, kind: Kind, what: str, word: Word, accepted: str | None) -> Cell:
     difference = Difference(
         layer="exact",
         kind=kind,
@@ -198,6 +199,7 @@ def _cell(one: Run, other: Run, kind: Kind, what: str, word: Word) -> Cell:
         candidate=other.gradients[0],
         relative=0.5,
         sentence="The gradient norm of attention is another one.",
+        accepted=accepted,
     )
     return Cell(
         pair=f"{one.task}-plain",

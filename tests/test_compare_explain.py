@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from harness.compare.boundaries import BOUNDARIES
 from harness.compare.evidence import gather
 from harness.compare.explain import explain
@@ -170,17 +172,27 @@ def test_where_no_release_differs_the_place_says_where_to_look():
     assert "look into PEFT first" in found.causes[0].sentence
 
 
+def test_sides_of_the_same_releases_and_other_names_differ_in_code():
+    made = make(only("grpo", gradients=doubled), trl=("1.16.0", "1.16.0"))
+    named = made.comparison.model_copy(update={"candidate": "TRL 1.16.0 (folder trl, abc12345)"})
+    (plain,) = explain(made.comparison, made.base, made.candidate).causes
+    (edited,) = explain(named, made.base, made.candidate).causes
+    assert (edited.kind, plain.kind) == ("code", "code")
+    assert edited.score > plain.score
+    assert "only the code of TRL 1.16.0 (folder trl, abc12345) can" in edited.sentence
+    assert "Only GRPO changed" in edited.sentence
+
+
 def test_another_machine_is_likelier_for_costs_than_for_gradients():
-    fields = {
-        "base_fields": {"platform": {"cpu_model": "A", "kernel": "6"}},
-        "candidate_fields": {"platform": {"cpu_model": "B", "kernel": "6"}},
-    }
-    slow = explained(make(only(gradients=doubled), kind="speed", what="cpu", **fields)).causes
-    odd = explained(make(only(gradients=doubled), **fields)).causes
-    scores = [next(c for c in causes if c.kind == "machine") for causes in (slow, odd)]
+    machine = Difference(
+        layer="asked", kind="machine", what="machine", word="same", sentence="cpu_model 'A' became 'B'"
+    )  # fmt: skip
+    slow = make(only(gradients=doubled), kind="speed", what="cpu/step", asked=(machine,))
+    odd = make(only(gradients=doubled), asked=(machine,))
+    scores = [next(c for c in explained(m).causes if c.kind == "machine") for m in (slow, odd)]
     assert scores[0].score > scores[1].score
-    assert "cpu_model: A → B" in scores[0].sentence
-    assert "kernel" not in scores[0].sentence
+    assert "cpu_model 'A' became 'B'" in scores[0].sentence
+    assert not any(c.kind == "machine" for c in explained(make(only(gradients=doubled))).causes)
 
 
 def test_a_redefined_log_goes_with_that_series_alone():
@@ -275,11 +287,46 @@ def test_memory_that_grows_with_every_step_is_said_in_mebibytes():
     assert any("Memory grows by 3.0 MiB a step in sft-plain, full" in n for n in notices)
 
 
-def test_costs_are_said_in_percent():
-    notices = explained(
-        make(only("sft", gradients=lambda g: 1.25 * g), kind="speed", what="cpu")
-    ).notices
-    assert "Training takes 25% more time in 2 cells (median)." in notices
+@pytest.mark.parametrize(
+    ("kind", "what", "sentence"),
+    [
+        ("speed", "cpu/step", "A step takes 25% more of the processor's time"),
+        ("speed", "cpu/construct", "Building the trainer takes 25% more time"),
+        ("memory", "growth/rss", "Training needs 25% more memory above what loading takes"),
+    ],
+)
+def test_costs_are_said_in_percent(kind, what, sentence):
+    made = make(only("sft", gradients=lambda g: 1.25 * g), kind=kind, what=what)
+    assert f"{sentence} in 2 cells, in the median." in explained(made).notices
+
+
+def test_a_slope_of_memory_is_no_percentage():
+    made = make(only("sft", gradients=doubled), kind="memory", what="rss/slope")
+    assert not any("%" in notice for notice in explained(made).notices)
+
+
+def test_a_log_that_a_release_redefined_is_told_even_where_training_is_the_same():
+    notices = explained(make(trl=("1.2.0", "1.3.0"))).notices
+    assert len(notices) == 1
+    assert notices[0].startswith("The log's entropy is shifted")
+    assert "(SFT, from TRL 1.3 on)" in notices[0]
+
+
+def test_arguments_do_not_hide_where_a_change_began():
+    made = make(only("grpo", gradients=doubled))
+    moved = Difference(
+        layer="asked",
+        kind="configuration",
+        what="argument/beta",
+        word="changed",
+        sentence="beta moved",
+    )
+    cells = tuple(
+        c.model_copy(update={"differences": (moved, *c.differences)})
+        for c in made.comparison.cells[2:]
+    )
+    comparison = made.comparison.model_copy(update={"cells": cells})
+    assert [c.root for c in gather(comparison, made.base, made.candidate).seen] == ["gradient"] * 2
 
 
 def test_what_is_only_logged_otherwise_is_said_to_be_only_that():

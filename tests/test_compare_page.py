@@ -159,31 +159,28 @@ def test_sides_of_one_name_are_told_apart_in_the_figures():
 
 
 def test_a_change_that_was_accepted_is_shown_with_its_reason():
-    accepted = Acknowledged(what="grpo-*:gradient", reason="as the notes say", version="trl 0.22.2")
-    comparison = make(only("grpo", gradients=lambda g: 2 * g), acknowledged=(accepted,)).comparison
+    entry = Acknowledged(what="grpo-*", reason="as the notes say", version="trl 0.22.2")
+    comparison = make(
+        only("grpo", gradients=lambda g: 2 * g),
+        accepted="as the notes say",
+        acknowledged=(entry,),
+    ).comparison
     page = page_of(comparison)
     assert page.text.count("as the notes say") == 3
-    assert "acknowledged" in page.text
+    assert "trl 0.22.2" in page.text
     rows = outline.rows_of(comparison)
     assert [row.is_accepted for row in rows] == [True, True, False, False]
 
 
-@pytest.mark.parametrize(
-    ("what", "is_accepted"),
-    [
-        ("grpo-plain.full:gradient", True),
-        ("grpo-plain", True),
-        ("*:loss", False),
-        ("sft-*", False),
-        ("grpo-plain.lora", False),
-    ],
-)
-def test_what_is_accepted_goes_by_cell_and_kind(what, is_accepted):
-    accepted = Acknowledged(what=what, reason="r", version="v")
-    comparison = make(
-        only("grpo", "full", gradients=lambda g: 2 * g), acknowledged=(accepted,)
-    ).comparison
-    assert outline.rows_of(comparison)[0].is_accepted is is_accepted
+def test_a_cell_of_which_one_change_was_not_accepted_is_accepted_in_part():
+    cell = make(only("sft", gradients=lambda g: 2 * g), accepted="r").comparison.cells[0]
+    (known,) = cell.differences
+    new = known.model_copy(update={"kind": "loss", "what": "log/loss", "accepted": None})
+    comparison = every_word().model_copy(
+        update={"cells": (cell.model_copy(update={"differences": (known, new)}),)}
+    )
+    assert not outline.rows_of(comparison)[0].is_accepted
+    assert "in part acknowledged" in page_of(comparison).text
 
 
 def test_the_gravest_cells_come_first():

@@ -31,8 +31,9 @@ class CellEvidence:
 
     @property
     def grave(self) -> tuple[Difference, ...]:
-        """The differences that give the cell its word."""
-        return tuple(d for d in self.cell.differences if d.word == self.cell.word)
+        """The differences that give the cell its word; arguments only where nothing else does."""
+        found = [d for d in self.cell.differences if d.word == self.cell.word]
+        return tuple([d for d in found if d.layer != "asked"] or found)
 
     @property
     def kinds(self) -> frozenset[Kind]:
@@ -41,11 +42,12 @@ class CellEvidence:
 
     @property
     def root(self) -> Kind | None:
-        """Of the kinds that differ at the first step that does, the one that comes first in a step."""
-        steps = [d.step for d in self.grave if d.step is not None]
-        first = min(steps, default=None)
-        at_first = [d.kind for d in self.grave if d.step is None or d.step == first]
-        return min(at_first, key=CHAIN.index, default=None)
+        """Of the kinds that differ at the first step that does, the one that comes first in a step.
+
+        What has no step is looked at after training, and counts where no step differs.
+        """
+        first = min((d.step for d in self.grave if d.step is not None), default=None)
+        return min((d.kind for d in self.grave if d.step == first), key=CHAIN.index, default=None)
 
     @property
     def settings(self) -> Mapping[str, Any]:

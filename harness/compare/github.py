@@ -29,7 +29,9 @@ def annotations(comparison: Comparison) -> list[str]:
             told[kind].append((f"{row.name}: {row.cell.word}{accepted}", row.sentence))
     for difference in comparison.replay:
         if difference.word == "changed":
-            told["error"].append((f"replay: {difference.what}", difference.sentence))
+            told["notice" if difference.accepted else "error"].append(
+                (f"replay: {difference.what}", difference.sentence)
+            )
     if any(control.alarms for control in comparison.controls):
         told["warning"].insert(0, ("A/A", outline.control_line(comparison)))
     if not told["error"]:

@@ -40,6 +40,8 @@ class Difference(Frozen):
         description="largest |candidate − base| / max(|base|, |candidate|) over the steps looked at",
     )
     sentence: str = Field(description="what differs, for a reader, with both values")
+    seed: int | None = Field(None, description="of the run that shows it")
+    accepted: str | None = Field(None, description="why someone acknowledged it; null if nobody")
 
 
 class Curve(Frozen):
@@ -70,6 +72,8 @@ class Control(Frozen):
     compared: Count
     alarms: Count
     sentences: tuple[str, ...] = ()
+    side: str = Field("", description="its label")
+    kinds: tuple[Kind, ...] = Field((), description="of the alarms")
 
 
 class Cause(Frozen):
@@ -123,3 +127,6 @@ class Comparison(Frozen):
         (), description="packages that differ: name, base, candidate"
     )
     notes: tuple[str, ...] = ()
+    suspected: tuple[str, ...] = Field(
+        (), description="pair.arm that only statistics speak against: to run again before an alarm"
+    )

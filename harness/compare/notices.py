@@ -12,6 +12,8 @@ from collections.abc import Iterable, Sequence
 from itertools import groupby
 
 from harness import text
+from harness.compare.boundaries import BOUNDARIES
+from harness.compare.boundary import is_crossed
 from harness.compare.evidence import CellEvidence, Evidence
 from harness.compare.factors import (
     REWARD_STD,
@@ -30,6 +32,14 @@ MIB = 2**20
 GROWTH_STEPS = 4  # steps below which a slope of memory says nothing
 GROWTH_BYTES = MIB // 4  # a step
 NAMED_MAX = 4
+# A part of what a difference is called → its kind, and what a user sees.
+COSTS: dict[str, tuple[Kind, str]] = {
+    "growth": ("memory", "Training needs {how} memory above what loading takes"),
+    "peak": ("memory", "Training peaks at {how} memory"),
+    "step": ("speed", "A step takes {how} of the processor's time"),
+    "construct": ("speed", "Building the trainer takes {how} time"),
+    "tokens": ("speed", "Training makes {how} tokens a second"),
+}
 TIMES = {2.0: "twice", 0.5: "half"}
 
 
@@ -41,6 +51,7 @@ def list_notices(evidence: Evidence) -> tuple[str, ...]:
         if cells:
             found += _task_notices(task, cells)
     found += _costs(evidence)
+    found += _redefined(evidence)
     found += _no_runs(evidence)
     if any(d.kind == "evaluation" for d in _grave(evidence)) and not _trains_otherwise(evidence):
         found.append("Evaluation changed, training did not: the same weights get another score.")
@@ -75,7 +86,11 @@ def _task_notices(task: Task, cells: Sequence[CellEvidence]) -> Iterable[str]:
         touched = [c for c in cells if c.root in kinds]
         if touched:
             yield sentence.format(where=_where(touched, cells))
-    quiet = [c for c in cells if "weights" in c.kinds and not c.kinds & {"data", "loss"}]
+    quiet = [
+        c
+        for c in cells
+        if "weights" in c.kinds and c.kinds <= {"gradient", "weights", "checkpoint"}
+    ]
     if quiet:
         yield f"In {name} the losses are the same and the weights are not{_where(quiet, cells)}."
     logged = [c for c in cells if c.kinds and c.kinds <= {"metric"}]
@@ -131,7 +146,8 @@ def _consequence(ratio: float, moved_ratio: float | None, cell: CellEvidence) ->
     )
     when = "earlier" if ratio > 1 else "later"
     return (
-        f": {evened}; clipping by max_grad_norm sets in {when}, and other optimizers train {_pace(ratio)} "
+        f": {evened}; clipping by max_grad_norm sets in {when}, and other optimizers train "
+        f"{_pace(ratio)} "
         "at the same learning rate."
     )
 
@@ -195,6 +211,24 @@ def _advantages(task: Task, cells: Sequence[CellEvidence]) -> Iterable[str]:
             yield f"GRPO's advantages are {words}{_where(touched, cells)}."
 
 
+def _redefined(evidence: Evidence) -> Iterable[str]:
+    """What is logged under an old name and means something else."""
+    tasks = {c.cell.task for c in evidence.cells}
+    for boundary in BOUNDARIES:
+        if not boundary.series or tasks.isdisjoint(boundary.tasks):
+            continue
+        versions = (
+            side.packages.get(boundary.package) for side in (evidence.base, evidence.candidate)
+        )
+        if is_crossed(boundary, *versions):
+            names = " and ".join(task.upper() for task in boundary.tasks)
+            yield (
+                f"{boundary.sentence} ({names}, from TRL {boundary.release} on): its curves under "
+                "the two "
+                "releases can't be laid over one another."
+            )
+
+
 def _costs(evidence: Evidence) -> Iterable[str]:
     for cell in evidence.cells:
         name = f"{cell.cell.pair}, {cell.cell.arm}"
@@ -208,23 +242,20 @@ def _costs(evidence: Evidence) -> Iterable[str]:
                     "run ends out "
                     "of memory."
                 )
-    for kind, words in (("memory", "needs {how} memory"), ("speed", "takes {how} time")):
-        found = [
-            (d.candidate / d.base, c)
+    for what, (kind, words) in COSTS.items():
+        ratios = [
+            d.candidate / d.base
             for c in evidence.cells
             for d in c.cell.differences
-            if d.kind == kind and d.word == "changed" and _is_ratio(d.base, d.candidate)
+            if d.kind == kind and d.word == "changed" and what in d.what.split("/")
+            if _is_ratio(d.base, d.candidate)
         ]
         for is_more in (True, False):
-            ratios = [ratio for ratio, _ in found if (ratio > 1) is is_more]
-            if ratios:
-                cells = {(c.cell.pair, c.cell.arm) for ratio, c in found if (ratio > 1) is is_more}
-                share = statistics.median(ratios)
-                how = f"{abs(share - 1):.0%} {'more' if is_more else 'less'}"
-                yield (
-                    f"Training {words.format(how=how)} in {text.plural(len(cells), 'cell')}"
-                    + (" (median)." if len(ratios) > 1 else ".")
-                )
+            found = [ratio for ratio in ratios if (ratio > 1) is is_more]
+            if found:
+                share = f"{abs(statistics.median(found) - 1):.0%} {'more' if is_more else 'less'}"
+                median = ", in the median" if len(found) > 1 else ""
+                yield f"{words.format(how=share)} in {text.plural(len(found), 'cell')}{median}."
 
 
 def growth_bytes(run: RunSide | None) -> float | None:

@@ -7,13 +7,12 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from fnmatch import fnmatchcase
 from typing import Any, get_args
 
 from harness import text
-from harness.compare.model import Acknowledged, Cell, Comparison, Difference, Layer, Word
+from harness.compare.model import Cell, Comparison, Difference, Layer, Word
 from harness.compare.side import Side
 from harness.report_tables import NOT_APPLICABLE, Table, make_table
 
@@ -55,7 +54,7 @@ class Row:
     first: Difference | None
     differences: tuple[Difference, ...]
     left_out: int
-    acknowledged: tuple[Acknowledged, ...]  # what was accepted of it
+    reasons: tuple[str, ...]  # why what was accepted of it was
     is_accepted: bool  # every grave difference is
 
 
@@ -63,26 +62,13 @@ def rows_of(comparison: Comparison) -> list[Row]:
     """List the cells, the gravest first, in the comparison's order otherwise."""
     numbered = list(enumerate(comparison.cells))
     numbered.sort(key=lambda each: -WORDS.index(each[1].word))
-    return [_row(comparison, cell, f"cell-{number}") for number, cell in numbered]
+    return [_row(cell, f"cell-{number}") for number, cell in numbered]
 
 
 def first_difference(cell: Cell) -> Difference | None:
     """Of the differences that give a cell its word, the one at the earliest step."""
     grave = [d for d in cell.differences if d.word == cell.word]
     return min(grave, key=lambda d: (d.step is None, d.step or 0), default=None)
-
-
-def acknowledgement(
-    comparison: Comparison, cell: Cell, difference: Difference
-) -> Acknowledged | None:
-    """Find what accepts a difference: a selector over pair.arm, and after a colon the kind."""
-    for each in comparison.acknowledged:
-        selector, _, kind = each.what.partition(":")
-        names = (f"{cell.pair}.{cell.arm}", cell.pair)
-        is_named = any(fnmatchcase(name, selector.strip()) for name in names)
-        if is_named and fnmatchcase(difference.kind, kind.strip() or "*"):
-            return each
-    return None
 
 
 def word_counts(comparison: Comparison) -> str:
@@ -206,9 +192,8 @@ def missing_sentences(comparison: Comparison, sides: Sequence[Side] = ()) -> lis
     return [text.clean(sentence) for sentence in dict.fromkeys(found)]
 
 
-def _row(comparison: Comparison, cell: Cell, identity: str) -> Row:
+def _row(cell: Cell, identity: str) -> Row:
     grave = [d for d in cell.differences if d.word == cell.word and cell.word in GRAVE]
-    accepted = [acknowledgement(comparison, cell, d) for d in grave]
     shown = cell.differences[:DIFFERENCES_MAX]
     return Row(
         identity,
@@ -218,10 +203,6 @@ def _row(comparison: Comparison, cell: Cell, identity: str) -> Row:
         first_difference(cell),
         shown,
         len(cell.differences) - len(shown),
-        tuple(_distinct(a for a in accepted if a)),
-        bool(accepted) and all(accepted),
+        tuple(dict.fromkeys(text.clean(d.accepted) for d in grave if d.accepted)),
+        bool(grave) and all(d.accepted for d in grave),
     )
-
-
-def _distinct(found: Iterable[Acknowledged]) -> list[Acknowledged]:
-    return list({each.model_dump_json(): each for each in found}.values())

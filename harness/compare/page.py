@@ -87,12 +87,8 @@ def write_files(
 def _values(comparison: Comparison, base: Side, candidate: Side) -> dict[str, Any]:
     """Collect what the page shows; every text is safe to show, jinja escapes it."""
     rows = outline.rows_of(comparison)
-    told = [row for row in rows if row.differences]
-    named = [
-        *told[:DETAILS_MAX],
-        *(row for row in told[DETAILS_MAX:] if row.cell.word == "changed"),
-    ]
-    shown = named[:DETAILS_MAX]
+    told = [row for row in rows if row.differences and row.cell.word != "same"]
+    shown = told[:DETAILS_MAX]
     return {
         "matrix": text.clean(comparison.matrix_name),
         "base": text.clean(comparison.base, 60),

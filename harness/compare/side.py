@@ -1,7 +1,7 @@
 """One side of a comparison: what a study says, or what a baseline kept of one.
 
-A study is read into it (`reading`); a baseline is one that was written down. Only what a comparison asks for
-is here, so a baseline is small and can be reviewed. Values are raw; missing is null.
+A study is read into it (`reading`); a baseline is one that was written down. Only what a comparison asks
+for is here, so a baseline is small and can be reviewed. Values are raw; missing is null.
 """
 
 from __future__ import annotations

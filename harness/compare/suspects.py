@@ -10,7 +10,7 @@ it.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Collection, Iterable
 from typing import Any
 
 from harness.compare.boundaries import BOUNDARIES
@@ -167,30 +167,17 @@ def _reached(evidence: Evidence, reach: Reach) -> float:
 
 
 def _machine(evidence: Evidence) -> Iterable[Cause]:
-    base, candidate = evidence.base.platform, evidence.candidate.platform
-    keys = sorted(k for k in {*base, *candidate} if base.get(k) != candidate.get(k))
-    if keys:
-        named = _listed(keys, lambda k: f"{k}: {_value(base.get(k))} → {_value(candidate.get(k))}")
+    found = [d.sentence for d in evidence.comparison.asked if d.kind == "machine"]
+    if found:
+        more = f"; and {len(found) - LIST_MAX} more" if len(found) > LIST_MAX else ""
         share = kind_share(evidence, all_cells(evidence), ("memory", "speed"))
         yield Cause(
             kind="machine",
             what="the machine",
-            sentence=f"The two sides ran on machines that differ ({named}), so costs can't be "
-            "compared and "
-            "rounding may differ.",
+            sentence="The two sides ran on machines that differ "
+            f"({'; '.join(found[:LIST_MAX])}{more}), so costs "
+            "can't be compared and rounding may differ.",
             score=as_score(0.8 * share),
-        )
-    variables = evidence.base.variables, evidence.candidate.variables
-    keys = sorted(
-        k for k in {*variables[0], *variables[1]} if variables[0].get(k) != variables[1].get(k)
-    )
-    if keys:
-        named = _listed(keys, lambda k: f"{k}: {variables[0].get(k)} → {variables[1].get(k)}")
-        yield Cause(
-            kind="configuration",
-            what="environment variables",
-            sentence=f"Environment variables differ: {named}.",
-            score=0.3,
         )
 
 
@@ -214,17 +201,22 @@ def _matrix(evidence: Evidence) -> Iterable[Cause]:
 def _code(evidence: Evidence) -> Iterable[Cause]:
     """What is left when no recorded version differs."""
     one, other = evidence.base.installed_sha256, evidence.candidate.installed_sha256
-    is_other = one is not None and other is not None and one != other
-    guess = (
-        "the list of installed distributions is another one"
-        if is_other
-        else "a file of an installed package was edited, or something that is not recorded differs"
-    )
+    labels = evidence.comparison.base, evidence.comparison.candidate
+    if labels[0] != labels[1]:
+        guess, score = f"only the code of {labels[1]} can, set beside {labels[0]}", 0.8
+    elif one is not None and other is not None and one != other:
+        guess, score = "the list of installed distributions is another one", 0.6
+    else:
+        guess, score = (
+            "a file of an installed package was edited, or something not recorded differs",
+            0.4,
+        )
     yield Cause(
         kind="code",
         what="an edited package",
-        sentence=f"No recorded release differs, yet training does: {guess}. {_where_to_look(evidence)}",
-        score=0.6 if is_other else 0.4,
+        sentence=f"Both sides have the same releases, yet training differs: {guess}. "
+        + _where_to_look(evidence),
+        score=score,
     )
 
 
@@ -250,8 +242,3 @@ def _number(version: str) -> str:
 
 def _value(value: Any) -> str:
     return "absent" if value is ABSENT else "null" if value is None else str(value)
-
-
-def _listed(keys: list[str], write: Callable[[str], str]) -> str:
-    more = f", and {len(keys) - LIST_MAX} more" if len(keys) > LIST_MAX else ""
-    return ", ".join(write(key) for key in keys[:LIST_MAX]) + more
