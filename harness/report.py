@@ -170,11 +170,11 @@ def memory_caption(trace: MemoryTrace) -> str:
 
 def _page(values: dict[str, Any], drawn: list[Figure], data: bytes, runs: bytes) -> bytes:
     """Render the HTML page with its content policy."""
-    environment = _environment(is_html=True)
+    environment = template_environment(is_html=True)
     style = environment.get_template("page.css.j2").render(dark=DARK)
     if values["claims"]:
         style += environment.get_template("claims.css.j2").render()
-    library, script = chart_library(), _source("page.js")
+    library, script = chart_library(), template_source("page.js")
     charts = {figure.identity: figure.spec for figure in drawn}
     page = environment.get_template("report.html.j2").render(
         **values,
@@ -225,11 +225,12 @@ def chart_library() -> str:
 
 
 def _markdown(template: str, values: dict[str, Any]) -> bytes:
-    environment = _environment(is_html=False)
+    environment = template_environment(is_html=False)
     return environment.get_template(template).render(**values).encode()
 
 
-def _environment(*, is_html: bool) -> Environment:
+def template_environment(*, is_html: bool) -> Environment:
+    """Return what renders our templates: strict about names, escaping in HTML."""
     environment = Environment(
         loader=PackageLoader("harness"),
         autoescape=is_html,  # noqa: S701 - Markdown escapes every value with a filter of its own
@@ -247,8 +248,9 @@ def _is_numeric(table: Table, column: int) -> bool:
     return column in table.numeric
 
 
-def _source(name: str) -> str:
-    environment = _environment(is_html=False)
+def template_source(name: str) -> str:
+    """Read a file beside the templates as it stands."""
+    environment = template_environment(is_html=False)
     loader = environment.loader
     assert loader is not None  # noqa: S101 - set two lines up
     return loader.get_source(environment, name)[0]

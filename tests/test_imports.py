@@ -100,6 +100,7 @@ ORDER = (
     "finding_sections",
     "export",
     "report",
+    "compare",
     "publish",
     "engines",
     "launch",
