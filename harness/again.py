@@ -18,7 +18,8 @@ def fill_in(matrix: dict[str, Any]) -> tuple[dict[str, Any], dict[Path, str]]:
     pairs = matrix.get("pairs")
     if not isinstance(pairs, dict):
         return matrix, {}
-    filled, problems = {}, {}
+    filled: dict[str, Any] = {}
+    problems: dict[Path, str] = {}
     for name, pair in pairs.items():
         arms = pair.get("arms") if isinstance(pair, dict) else None
         filled[name] = pair

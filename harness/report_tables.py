@@ -88,7 +88,8 @@ def _task(pair: Pair) -> str:
     """A pair's task, with its reward and objective in reinforcement learning."""
     if pair.task == "sft":
         return "SFT"
-    return f"GRPO, {' + '.join((str(pair.reward), *pair.other_rewards))}, objective {pair.objective}"
+    rewards = " + ".join((str(pair.reward), *pair.other_rewards))
+    return f"GRPO, {rewards}, objective {pair.objective}"
 
 
 def pairs_table(view: StudyView) -> Table:

@@ -148,6 +148,8 @@ REWARD = "    reward: reasoning"
     ],
 )
 def test_what_a_probe_can_t_have_is_refused(at, added, said):
-    text = MATRIX.replace(SFT_MARGIN, f"    probe: {{}}\n{SFT_MARGIN}") if "wide" in added else MATRIX
+    text = (
+        MATRIX.replace(SFT_MARGIN, f"    probe: {{}}\n{SFT_MARGIN}") if "wide" in added else MATRIX
+    )
     with pytest.raises(ConfigError, match=said):
         parse_matrix(text.replace(at, added + at, 1), "m")
