@@ -1,4 +1,4 @@
-"""`probe.json`: what a probed run leaves beside its steps, so that two releases can be held against each other.
+"""`probe.json`: what a probed run leaves beside its steps, for holding two releases against each other.
 
 A release that changed nothing gives the same numbers but for rounding, so a probe keeps what TRL does not
 log: what each micro-batch held, the gradients as the optimizer sees them, how far the weights moved, the
@@ -8,7 +8,7 @@ time of the processor rather than of the clock. Groups of parameters are named a
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import Field
 
@@ -29,18 +29,24 @@ class ProbeStep(Frozen):
     )
     rss_bytes: Count = Field(description="the worker's own RSS at the end of the step")
     losses: tuple[float | None, ...] = Field(
-        description="what the trainer's loss came to, one a micro-batch"
+        description="what the trainer's loss came to, one a micro-batch, as it went into the backward pass"
     )
     batches: tuple[str, ...] = Field(
         description="of each micro-batch, a hash of what it held: token ids, masks and labels"
     )
     counts: dict[str, Count] = Field(
         default_factory=dict,
-        description="sequences, input_tokens (not padding), trained_tokens (labels or completion mask)",
+        description="sequences, input_tokens (not padding), trained_tokens (labels or completion mask), "
+        "forwards (passes through the model, generation included), rewards/FUNCTION/none",
     )
     numbers: dict[str, float | None] = Field(
         default_factory=dict,
-        description="what else a step works with, e.g. advantages/mean, advantages/l2, reference/mean",
+        description="what else a step works with, e.g. advantages/l2, policy/mean, reference/mean, lr/0",
+    )
+    hashes: dict[str, str] = Field(
+        default_factory=dict,
+        description="of what has to be the same: inputs, labels, documents (sft); prompts, completions, "
+        "masks (grpo); rewards/FUNCTION where completions were scored in the step",
     )
     gradient: dict[str, float | None] = Field(
         description="group of parameters → L2 norm, accumulated and clipped, as the optimizer sees it"
@@ -67,6 +73,10 @@ class Probe(Frozen):
     format: int = FORMAT
     construct_cpu_s: float = Field(description="processor time of the trainer's constructor")
     dtypes: dict[str, Count] = Field(description="dtype → number of trainable parameters of it")
+    precision: Literal["float32", "bfloat16", "float16"] = Field(
+        "float32",
+        description="the coarsest that it computes in: rounding is about 1e-7, 4e-3 or 5e-4 of a value",
+    )
     initial_sha256: str = Field(description="of all trainable parameters before the first step")
     steps: tuple[ProbeStep, ...] = ()
     checks: dict[str, Check] = Field(default_factory=dict)
