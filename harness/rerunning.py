@@ -70,7 +70,7 @@ def local_launcher(side: Side) -> Launcher:
             "its matrix with `harness bench` and its releases, with --filter for these cells and "
             "--seed-block 1, and compare the new studies"
         )
-    return LocalLauncher()
+    return LocalLauncher(is_cold=False)
 
 
 def _request(study: Study, folder: Path, cells: Sequence[str]) -> Request:

@@ -1,4 +1,4 @@
-"""Study folders on disk for comparisons, written through the store: what `comparison_sides` makes, as files."""
+"""Study folders on disk for comparisons, written through the store: `comparison_sides` as files."""
 
 from __future__ import annotations
 
@@ -41,9 +41,7 @@ def write_folder(
     specs = expand(matrix, seeds=seeds)
     store = Store(folder)
     store.prepare()
-    planned = tuple(
-        PlannedRun(run_id=s.run_id, pair=s.pair, arm=s.arm, seed=s.seed) for s in specs
-    )
+    planned = tuple(PlannedRun(run_id=s.run_id, pair=s.pair, arm=s.arm, seed=s.seed) for s in specs)
     store.write_study(
         Study(
             matrix_name=matrix.name,

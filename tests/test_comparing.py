@@ -40,7 +40,9 @@ def test_the_same_exits_0_and_says_so(base, tmp_path, capsys):
     candidate = write_folder(tmp_path / "candidate", packages=NEWER)
     assert compare(base, candidate) == 0
     out = capsys.readouterr().out
-    assert out.startswith("The same from TRL 1.16.0 to TRL 1.17.0: 4 cells, every number identical.")
+    assert out.startswith(
+        "The same from TRL 1.16.0 to TRL 1.17.0: 4 cells, every number identical."
+    )
     assert "trl 1.16.0 became 1.17.0" in out
     assert "A/A: no run was repeated." in out
     assert "lora-r1" in out
@@ -70,7 +72,9 @@ def test_a_change_that_is_not_to_fail_on_exits_0(base, tmp_path):
 
 
 def test_runs_that_are_still_to_come_exit_6(base, tmp_path, capsys):
-    candidate = write_folder(tmp_path / "candidate", lambda r: r.model_copy(update={"status": None}))
+    candidate = write_folder(
+        tmp_path / "candidate", lambda r: r.model_copy(update={"status": None})
+    )
     assert compare(base, candidate) == 6
     assert "not run yet in the candidate" in capsys.readouterr().out
 

@@ -1,8 +1,8 @@
 """More memory or more time than the base: suspicions, and which of them are changes.
 
-No machine measures memory or time twice the same. What training really takes more of, it takes in all runs
-that go that way; what a machine does, it does to a run here and there. So a cell that is beyond a limit
-counts if another cell of its task or of its adapter is too, or if it is beyond by far.
+No machine measures memory or time twice the same. What training really takes more of, it takes in most runs
+that go that way: of a task trained one way, or of a pair in all its arms. What a machine does, it does to a
+run here and there. So a suspicion counts if most of its like are suspected, or if it is beyond by far.
 What this leaves out: the measures (`memory`, `speed`).
 """
 
@@ -11,19 +11,23 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 from harness.compare.grouping import CellRuns
-from harness.compare.model import Difference, Kind, Layer
+from harness.compare.model import Difference
 from harness.stats import median
+
+NEARLY_ALL = 0.9
 
 
 @dataclass(frozen=True)
 class Suspect:
-    """One cell beyond a limit."""
+    """One cell beyond a limit, or half-way to it."""
 
     cell: CellRuns
     what: str
     excess: float  # how many times the limit
+    is_strong: bool  # beyond it; if not, it counts only where its like are
     base: float
     candidate: float
     ratio: float | None
@@ -42,17 +46,25 @@ class Spread:
 
 
 def settle(
-    suspects: Sequence[Suspect], layer: Layer, kind: Kind, alone: float
+    suspects: Sequence[Suspect],
+    measured: Sequence[CellRuns],
+    kind: Literal["memory", "speed"],
+    alone: float,
 ) -> dict[str, list[Difference]]:
-    """Return the differences by cell: `changed` in company or by far, otherwise shown and no change."""
+    """Return the differences by cell: `changed` among like ones or by far, otherwise shown and no change.
+
+    `measured` are all cells that were looked at.
+    """
     found: dict[str, list[Difference]] = defaultdict(list)
     for each in suspects:
-        has_company = any(_is_like(each, other) for other in suspects if other is not each)
-        counts = each.is_repeatable or has_company or each.excess >= alone
-        why = "" if counts else "; in this run alone, as a busy machine does"
+        rest = [s for s in suspects if s.what == each.what]
+        counts = each.is_repeatable or each.excess >= alone or _is_shared(each, rest, measured)
+        if not counts and not each.is_strong:
+            continue
+        why = "" if counts else "; in this run and not in its like, as a busy machine does"
         found[each.cell.name].append(
             Difference(
-                layer=layer,
+                layer=kind,
                 kind=kind,
                 what=each.what,
                 word="changed" if counts else "same",
@@ -80,7 +92,34 @@ def shared_drift(ratios: Sequence[tuple[CellRuns, float]]) -> float:
     return max(1.0, min(middles))
 
 
-def _is_like(one: Suspect, other: Suspect) -> bool:
-    """Whether two cells share what could have changed in both."""
-    is_adapter = one.cell.method == other.cell.method == "lora"
-    return one.what == other.what and (one.cell.task == other.cell.task or is_adapter)
+def _is_shared(each: Suspect, suspects: Sequence[Suspect], measured: Sequence[CellRuns]) -> bool:
+    """Whether what is like a cell is beyond the limit too."""
+    strong = {s.cell.name for s in suspects if s.is_strong}
+    suspected = {s.cell.name for s in suspects}
+    if _like_are_heavy(each.cell, strong, suspected, measured):
+        return True
+    # A pair's setting: all of its arms, none of which is explained by its like.
+    arms = [cell for cell in measured if cell.pair == each.cell.pair]
+    return (
+        len(arms) > 1
+        and all(cell.name in strong for cell in arms)
+        and not any(_like_are_heavy(cell, strong, suspected, measured) for cell in arms)
+    )
+
+
+def _like_are_heavy(
+    cell: CellRuns, strong: set[str], suspected: set[str], measured: Sequence[CellRuns]
+) -> bool:
+    """Whether at least two, and half, of what is like a cell are beyond the limit.
+
+    Like it is its task trained its way; and its whole task or all that has its method, if nearly every
+    cell of that is suspected.
+    """
+    group = [c.name for c in measured if (c.task, c.method) == (cell.task, cell.method)]
+    task = [c.name for c in measured if c.task == cell.task]
+    method = [c.name for c in measured if c.method == cell.method]
+    wide = [s for s in (task, method) if sum(n in suspected for n in s) >= NEARLY_ALL * len(s)]
+    return any(
+        (beyond := sum(name in strong for name in names)) >= 2 and beyond >= len(names) / 2
+        for names in (group, *wide)
+    )

@@ -55,7 +55,7 @@ def noise_of(base: Side, candidate: Side, controls: Sequence[Control], limits: L
     kinds = frozenset(ours.kinds) | (frozenset(theirs.kinds) - (exact if unrepeatable else set()))
     cells = [*repeated(base), *repeated(candidate)]
     steps, builds = speed_spread(cells, limits.warmup_steps)
-    slopes, peaks = memory_spread(cells, limits.warmup_steps)
+    slopes, peaks = memory_spread(cells, limits.warmup_memory_steps)
     return Noise(kinds, Spread(steps, builds, slopes, peaks), unrepeatable)
 
 

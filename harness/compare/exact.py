@@ -18,7 +18,7 @@ from harness.compare.logged import Redefinition, redefinition
 from harness.compare.model import Difference, Word
 from harness.compare.numbers import became, row_gap
 from harness.compare.side import RunSide
-from harness.compare.tracks import Track, hashes_of, tracks_of
+from harness.compare.tracks import FORWARDS, Track, hashes_of, tracks_of
 
 Versions = Mapping[str, str | None]
 
@@ -121,7 +121,13 @@ def _value(row: Sequence[object], place: int) -> object:
 
 
 def _unless_redefined(found: Difference, run: RunSide, stacks: Stacks) -> Difference:
-    """A key that a release between the two defined anew says nothing about training."""
+    """A key that a release between the two defined anew says nothing about training.
+
+    Nor does a release that passes more or less often through the model: what it costs, time says.
+    """
+    if found.what == FORWARDS and not stacks.is_same_software:
+        text = f"{found.sentence}; passes through the model, no change of training"
+        return found.model_copy(update={"word": "same", "sentence": text})
     key = found.what.removeprefix("log/")
     if key == found.what or found.word == "rounding":
         return found
@@ -162,13 +168,15 @@ def _compare_hashes(
                 step=step,
                 base=_short(rows[step - 1][0]),
                 candidate=_short(rows[step - 1][1]),
-                sentence=f"the hash of the {_HASHED[name]} differs from step {step} on{more}",
+                sentence=f"the hash of {_hashed(name)} differs from step {step} on{more}",
             )
         )
     return found
 
 
-_HASHED = {"batch": "micro-batches", "parameters": "trained parameters"}
+def _hashed(name: str) -> str:
+    known = {"batch": "the micro-batches", "parameters": "the trained parameters"}
+    return known.get(name, name.removeprefix("hash/"))
 
 
 def _short(row: Sequence[str]) -> str:

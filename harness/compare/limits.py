@@ -30,7 +30,10 @@ class Limits(Frozen):
     across_machines: bool = Field(
         False, description="whether what two machines measured counts as if one had"
     )
-    warmup_steps: PositiveInt = Field(3, description="first steps left out of memory and time")
+    warmup_steps: PositiveInt = Field(1, description="first steps left out of times")
+    warmup_memory_steps: PositiveInt = Field(
+        5, description="first steps left out of a leak's slope"
+    )
     step_ratio: Ratio = Field(1.25, description="processor time of steps, candidate over base")
     step_s: float = Field(0.005, description="and at least so many seconds a step more")
     construct_ratio: Ratio = Field(1.5, description="processor time of the trainer's constructor")

@@ -1,14 +1,14 @@
 """Memory: growth of the worker step by step, and how high it climbs.
 
-A leak is a slope: the Theil–Sen estimate over the steps after warm-up, which a few jumps of the allocator
-don't move, with an interval that has to lie above the base's. torch's own counters repeat on one machine,
-so there a small ratio says something; RSS doesn't. What this leaves out: many seeds (`statistics`).
+A leak is a slope, the Theil–Sen estimate over the steps after warm-up, and it has to show in what the steps
+add, one by one. torch's own counters repeat on one machine, so there a small ratio says something; of RSS
+only a large one does. What this leaves out: many seeds (`statistics`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from itertools import pairwise
 
 from scipy import stats
 
@@ -23,20 +23,11 @@ from harness.text import memory
 
 LEAK, PEAK = "rss/slope", "growth"
 LEAST_STEPS = 5
-CONFIDENCE = 0.95
+LEAK_P = 1e-4
 NOISE_TIMES = 2.0  # a limit allows so many times what reruns were apart
 # A counter of torch: it repeats, so that a tenth more is more.
 COUNTER_RATIO = 1.1
 _COUNTERS = ("torch-allocated", "torch-reserved")
-
-
-@dataclass(frozen=True)
-class Slope:
-    """Bytes a step, with the interval."""
-
-    value: float
-    low: float
-    high: float
 
 
 def compare_memory(
@@ -45,9 +36,8 @@ def compare_memory(
     """Return by cell what takes more memory; less of it is no difference."""
     leaks = [s for cell in cells for s in _leak(cell, limits, spread)]
     peaks = [s for cell in cells for s in _peaks(cell, limits, spread)]
-    # The allocator's luck makes slopes that differ; it takes more to believe one that is alone.
-    found = settle(leaks, "memory", "memory", limits.alone**2)
-    for name, each in settle(peaks, "memory", "memory", limits.alone).items():
+    found = settle(leaks, cells, "memory", limits.alone)
+    for name, each in settle(peaks, cells, "memory", limits.alone).items():
         found.setdefault(name, []).extend(each)
     return found
 
@@ -56,43 +46,63 @@ def memory_spread(cells: Iterable[CellRuns], warmup_steps: int) -> tuple[float, 
     """Return how far apart reruns are: the largest difference of slopes, and ratio of RSS growth."""
     pairs = [pair for cell in cells for pair in cell.ok_pairs.values()]
     slopes = [(slope_of(b, warmup_steps), slope_of(c, warmup_steps)) for b, c in pairs]
-    apart = [abs(c.value - b.value) for b, c in slopes if b and c]
+    apart = [abs(c - b) for b, c in slopes if b is not None and c is not None]
     grown = [(b.growth_bytes.get("rss"), c.growth_bytes.get("rss")) for b, c in pairs]
     ratios = [max(b / c, c / b) for b, c in grown if b and c and b > 0 and c > 0]
     return max(apart, default=0.0), max(ratios, default=1.0)
 
 
-def slope_of(run: RunSide, warmup_steps: int) -> Slope | None:
+def slope_of(run: RunSide, warmup_steps: int) -> float | None:
     """Estimate by how many bytes the worker's RSS grows a step; None with too few steps."""
     steps = [s for s in run.probe.steps if s.step > warmup_steps] if run.probe else []
     if len(steps) < LEAST_STEPS:
         return None
-    found = stats.theilslopes(
-        [s.rss_bytes for s in steps], [s.step for s in steps], alpha=CONFIDENCE
-    )
-    return Slope(float(found[0]), float(found[2]), float(found[3]))
+    found = stats.theilslopes([s.rss_bytes for s in steps], [s.step for s in steps])
+    return float(found[0])
+
+
+def grows_more(base: RunSide, candidate: RunSide, warmup_steps: int) -> bool:
+    """Whether a run's steps add more memory than the base's, beyond the allocator's luck.
+
+    What a step adds is what is independent of the step before; the RSS itself is not. A few large steps or
+    many small ones: Welch's test sees the first, Mann and Whitney's the second.
+    """
+    ours, theirs = _increments(base, warmup_steps), _increments(candidate, warmup_steps)
+    if min(len(ours), len(theirs)) < LEAST_STEPS:
+        return False
+    p_values = [stats.mannwhitneyu(theirs, ours, alternative="greater").pvalue]
+    if len({*ours}) > 1 and len({*theirs}) > 1:
+        p_values.append(
+            stats.ttest_ind(theirs, ours, equal_var=False, alternative="greater").pvalue
+        )
+    return float(min(p_values)) < LEAK_P
 
 
 def _leak(cell: CellRuns, limits: Limits, spread: Spread) -> Iterable[Suspect]:
-    slopes = [
-        (b, c)
+    warmup = limits.warmup_memory_steps
+    known = [
+        (b, c, grows_more(ours, theirs, warmup))
         for ours, theirs in cell.ok_pairs.values()
-        if (b := slope_of(ours, limits.warmup_steps))
-        and (c := slope_of(theirs, limits.warmup_steps))
+        if (b := slope_of(ours, warmup)) is not None and (c := slope_of(theirs, warmup)) is not None
     ]
-    if not slopes:
+    if not known:
         return
     allowed = max(float(limits.leak_bytes), NOISE_TIMES * spread.slope_bytes)
-    more = median([c.value - b.value for b, c in slopes]) or 0.0
-    if more <= allowed or not all(c.low > b.high for b, c in slopes):
+    more = median([c - b for b, c, _ in known]) or 0.0
+    if more <= allowed or not all(is_sure for _, _, is_sure in known):
         return
-    base = median([b.value for b, _ in slopes]) or 0.0
-    candidate = median([c.value for _, c in slopes]) or 0.0
+    base = median([b for b, _, _ in known]) or 0.0
+    candidate = median([c for _, c, _ in known]) or 0.0
     text = (
         f"RSS grows by {candidate / 2**10:,.0f} KiB a step after warm-up, {base / 2**10:,.0f} KiB "
         "before"
     )
-    yield Suspect(cell, LEAK, more / allowed, base, candidate, None, text)
+    yield Suspect(cell, LEAK, more / allowed, True, base, candidate, None, text, True)
+
+
+def _increments(run: RunSide, warmup_steps: int) -> list[int]:
+    sizes = [s.rss_bytes for s in run.probe.steps if s.step > warmup_steps] if run.probe else []
+    return [after - before for before, after in pairwise(sizes)]
 
 
 def _peaks(cell: CellRuns, limits: Limits, spread: Spread) -> Iterable[Suspect]:
@@ -116,5 +126,13 @@ def _peaks(cell: CellRuns, limits: Limits, spread: Spread) -> Iterable[Suspect]:
             f"({ratio:.2f} times)"
         )
         yield Suspect(
-            cell, f"{PEAK}/{lens}", ratio / allowed, base, candidate, ratio - 1, text, is_counter
+            cell,
+            f"{PEAK}/{lens}",
+            ratio / allowed,
+            True,
+            base,
+            candidate,
+            ratio - 1,
+            text,
+            is_counter,
         )

@@ -38,13 +38,17 @@ def row_gap(
 
 def became(base: object, candidate: object) -> str:
     """Write 'X became Y', with as many digits as it takes to see that they differ."""
-    if isinstance(base, int | float) and isinstance(candidate, int | float):
+    if _is_number(base) and _is_number(candidate):
         for digits in (4, 7, 10, 13, 17):
             first, second = f"{base:.{digits}g}", f"{candidate:.{digits}g}"
             if first != second:
                 break
         return f"{first.replace('-', MINUS)} became {second.replace('-', MINUS)}"
     return f"{_shown(base)} became {_shown(candidate)}"
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def _shown(value: object) -> str:

@@ -76,11 +76,9 @@ def kinds_of(cell: Cell, word: Word = "changed") -> tuple[Kind, ...]:
     at_first = {d.kind for d in stepped if d.step == first}
     if "gradient" in at_first:
         at_first -= {"weights"}  # they follow in the same step
-    kinds |= at_first | {d.kind for d in stepped if d.step == 0}
-    if not stepped:
-        kinds |= {d.kind for d in ours}
-    elif any(d.kind == "evaluation" and d.step == 0 for d in ours):
-        kinds.add("evaluation")
+    kinds |= at_first | {d.kind for d in ours if d.step == 0}
+    if not kinds:
+        kinds = {d.kind for d in ours}
     return tuple(kind for kind in CHAIN if kind in kinds)
 
 
@@ -111,13 +109,21 @@ def _task_text(
     ours = [cell for cell in seen if cell.task == task]
     where = _method_text([c for c in cells if c.task == task], ours)
     pairs = list(dict.fromkeys(cell.pair for cell in ours))
-    known = dict.fromkeys(c.pair for c in cells if c.task == task and c.word != "unsupported here")
+    compared = [cell for cell in cells if cell.task == task and cell.word in _COMPARED]
+    named = [_pair_name(pair, compared, ours) for pair in pairs]
     pair_text = ""
-    if len(pairs) < len(known):
-        shown = ", ".join(pairs[:MOST_PAIRS])
+    if named != list(dict.fromkeys(cell.pair for cell in compared)):
+        shown = ", ".join(named[:MOST_PAIRS])
         more = f" and {len(pairs) - MOST_PAIRS} more" if len(pairs) > MOST_PAIRS else ""
         pair_text = f", in {shown}{more} only" if len(pairs) == 1 else f", in {shown}{more}"
     return TASK_NAMES[task], where + pair_text, _kind_text(task, ours, word)
+
+
+def _pair_name(pair: str, compared: Sequence[Cell], seen: Sequence[Cell]) -> str:
+    """Name a pair, with its arms where others that train the same way are unchanged."""
+    arms = {cell.arm: cell.method for cell in seen if cell.pair == pair}
+    like = {c.arm for c in compared if c.pair == pair and c.method in arms.values()}
+    return pair if like <= arms.keys() else f"{pair} ({', '.join(arms)})"
 
 
 def _method_text(cells: Sequence[Cell], seen: Sequence[Cell]) -> str:

@@ -29,7 +29,8 @@ def compare_runs(
     elif any(d.word == "rounding" for d in (*exact, *later)):
         trained = "rounding"
     grown = GROWN if trained == "rounding" else tolerance
-    rest = compare_checks(base, candidate, max(grown, tolerance))
+    means_count = trained == "changed" or stacks.is_same_software
+    rest = compare_checks(base, candidate, max(grown, tolerance), means_count=means_count)
     rest += compare_evaluations(base, candidate, tolerance, trained=trained)
     found = [*contents, *exact, *later, *rest]
     if len({base.seed, candidate.seed}) > 1:
@@ -53,6 +54,8 @@ def is_coarse(runs: Sequence[RunSide]) -> bool:
 
 
 def _computes_coarsely(run: RunSide) -> bool:
+    if run.probe is not None and run.probe.precision != "float32":
+        return True
     arguments = run.config.get("arguments")
     given = arguments if isinstance(arguments, dict) else {}
     dtypes = [*(run.probe.dtypes if run.probe else ()), *_listed(run.config.get("dtypes"))]

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 
 from harness.compare.burden import Spread, Suspect, settle, shared_drift
 from harness.compare.grouping import CellRuns
@@ -22,6 +23,28 @@ STEPS, CONSTRUCT = "cpu/step", "cpu/construct"
 LEAST_STEPS = 3
 SLOWER_SHARE = 0.9  # of the steps, for a difference to be the run's and not a few steps'
 NOISE_TIMES = 2.0  # a limit allows the square of what reruns were apart
+
+
+@dataclass(frozen=True)
+class Timing:
+    """What a cell took of the processor, in seconds."""
+
+    cell: CellRuns
+    base: float
+    candidate: float
+    ratio: float
+    is_whole: bool  # slower in nearly every step, not in a few
+
+
+@dataclass(frozen=True)
+class Rule:
+    """What a time may be."""
+
+    what: str
+    text: str
+    allowed: float  # candidate over base
+    least_s: float
+    alone: float
 
 
 def compare_speed(
@@ -52,36 +75,29 @@ def step_ratio(base: RunSide, candidate: RunSide, warmup_steps: int) -> float | 
 def _slow_steps(
     cells: Sequence[CellRuns], limits: Limits, spread: Spread
 ) -> dict[str, list[Difference]]:
-    measured = []
+    timings = []
     for cell in cells:
         seeds = [
-            (ratio, b, c)
+            (ratio, _step_times(b, c, limits.warmup_steps))
             for b, c in cell.ok_pairs.values()
             if (ratio := step_ratio(b, c, limits.warmup_steps)) is not None
         ]
-        if seeds:
-            measured.append((cell, _middle([ratio for ratio, _, _ in seeds]), seeds))
-    allowed = max(limits.step_ratio, spread.step_ratio**NOISE_TIMES)
-    drift = shared_drift([(cell, ratio) for cell, ratio, _ in measured])
-    suspects = []
-    for cell, ratio, seeds in measured:
-        times = [t for _, b, c in seeds for t in _step_times(b, c, limits.warmup_steps)]
-        ours, theirs = _middle([b for b, _ in times]), _middle([c for _, c in times])
+        if not seeds:
+            continue
+        times = [pair for _, each in seeds for pair in each]
         is_whole = sum(c > b for b, c in times) >= SLOWER_SHARE * len(times)
-        if ratio > allowed and is_whole and theirs - ours >= limits.step_s:
-            text = (
-                f"processor time of a step: {duration(ours)} became {duration(theirs)} "
-                f"({ratio:.2f} times)"
-            )
-            excess = ratio / allowed
-            suspects.append(Suspect(cell, STEPS, excess, ours, theirs, ratio - 1, text))
-    return _apart_from_drift(suspects, drift, allowed, limits)
+        ours, theirs = _middle([b for b, _ in times]), _middle([c for _, c in times])
+        ratio = _middle([ratio for ratio, _ in seeds])
+        timings.append(Timing(cell, ours, theirs, ratio, is_whole))
+    allowed = max(limits.step_ratio, spread.step_ratio**NOISE_TIMES)
+    rule = Rule(STEPS, "processor time of a step", allowed, limits.step_s, limits.alone)
+    return _settle(timings, rule)
 
 
 def _slow_builds(
     cells: Sequence[CellRuns], limits: Limits, spread: Spread
 ) -> dict[str, list[Difference]]:
-    measured = []
+    timings = []
     for cell in cells:
         pairs = [
             (b.probe.construct_cpu_s, c.probe.construct_cpu_s)
@@ -90,43 +106,54 @@ def _slow_builds(
         ]
         if pairs:
             ours, theirs = _middle([b for b, _ in pairs]), _middle([c for _, c in pairs])
-            measured.append((cell, ours, theirs))
+            timings.append(Timing(cell, ours, theirs, theirs / ours, True))
     allowed = max(limits.construct_ratio, spread.construct_ratio**NOISE_TIMES)
-    drift = shared_drift([(cell, theirs / ours) for cell, ours, theirs in measured])
+    what = "processor time of building the trainer"
+    return _settle(timings, Rule(CONSTRUCT, what, allowed, limits.construct_s, limits.alone))
+
+
+def _settle(timings: Sequence[Timing], rule: Rule) -> dict[str, list[Difference]]:
+    """Say which cells are slower; they have to stand out from what slows every cell alike.
+
+    What every cell shares is undecided, unless it is large: one run of the machine makes no such thing.
+    """
+    drift = shared_drift([(each.cell, each.ratio) for each in timings])
+    shared = 1.0 if drift >= rule.alone else drift
+    half_way = 1 + (rule.allowed - 1) / 2
     suspects = [
-        Suspect(
-            cell,
-            CONSTRUCT,
-            theirs / ours / allowed,
-            ours,
-            theirs,
-            theirs / ours - 1,
-            f"processor time of building the trainer: {duration(ours)} became {duration(theirs)} "
-            f"({theirs / ours:.2f} times)",
-        )
-        for cell, ours, theirs in measured
-        if theirs / ours > allowed and theirs - ours >= limits.construct_s
+        _suspect(each, rule, each.ratio / shared)
+        for each in timings
+        if each.ratio / shared > half_way and each.is_whole
     ]
-    return _apart_from_drift(suspects, drift, allowed, limits)
-
-
-def _apart_from_drift(
-    suspects: Sequence[Suspect], drift: float, allowed: float, limits: Limits
-) -> dict[str, list[Difference]]:
-    """Leave undecided what every cell shares, unless it is large; the rest has to stand out from it."""
-    if drift >= limits.alone:
-        return settle(suspects, "speed", "speed", limits.alone)
-    outstanding = [s for s in suspects if s.excess > drift]
-    found = settle(outstanding, "speed", "speed", limits.alone)
-    if drift <= allowed:
+    found = settle(suspects, [each.cell for each in timings], "speed", rule.alone)
+    if shared <= rule.allowed:
         return found
-    why = "; every cell is slower alike: a busier machine, or what all share. Run both sides again"
-    for each in suspects:
-        if each not in outstanding:
-            for d in settle([each], "speed", "speed", 0.0)[each.cell.name]:
-                changed = d.model_copy(update={"word": "undecided", "sentence": d.sentence + why})
-                found.setdefault(each.cell.name, []).append(changed)
+    why = "; every cell is slower alike: a busy machine, or what all share. Run both sides again"
+    for each in timings:
+        if each.ratio > rule.allowed and each.cell.name not in found:
+            suspect = _suspect(each, rule, each.ratio)
+            (one,) = settle([suspect], [each.cell], "speed", 0.0)[each.cell.name]
+            update = {"word": "undecided", "sentence": one.sentence + why}
+            found[each.cell.name] = [one.model_copy(update=update)]
     return found
+
+
+def _suspect(timing: Timing, rule: Rule, ratio: float) -> Suspect:
+    is_strong = ratio > rule.allowed and timing.candidate - timing.base >= rule.least_s
+    text = (
+        f"{rule.text}: {duration(timing.base)} became {duration(timing.candidate)} "
+        f"({timing.ratio:.2f} times)"
+    )
+    return Suspect(
+        timing.cell,
+        rule.what,
+        ratio / rule.allowed if is_strong else 0.0,
+        is_strong,
+        timing.base,
+        timing.candidate,
+        timing.ratio - 1,
+        text,
+    )
 
 
 def _step_times(base: RunSide, candidate: RunSide, warmup_steps: int) -> list[tuple[float, float]]:

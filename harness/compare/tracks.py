@@ -7,7 +7,7 @@ What this leaves out: comparing (`exact`, `trajectory`).
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from harness.compare.logged import is_counted, is_timelike, kind_of_log
@@ -19,6 +19,12 @@ from harness.spec import Task
 
 # What numbers near zero are compared with.
 LOSS_SCALE: dict[Task, float] = {"sft": 0.01, "grpo": 0.1}
+# A probe's numbers by the first word of their names; advantages and log-probabilities are what the loss is
+# made of.
+_NUMBERS: tuple[tuple[str, Kind], ...] = (("reward", "reward"), ("lr/", "configuration"))
+# A probe's hashes of what a step's micro-batches hold, likewise.
+_HASHES: tuple[tuple[str, Kind], ...] = (("reward", "reward"), ("completions", "sampling"))
+FORWARDS = "count/forwards"
 UNIT_SCALE = 0.1  # rewards, advantages, kl, shares: made of numbers around 1
 PART_OF_LARGEST = 0.01  # a group's gradient or update, beside the largest group's of the step
 
@@ -59,10 +65,15 @@ def hashes_of(run: RunSide) -> dict[str, Hashes]:
         return {}
     steps = run.probe.steps
     batches: Kind = "data" if run.task == "sft" else "sampling"
-    return {
+    found = {
         "batch": Hashes("batch", batches, tuple(step.batches for step in steps)),
         "parameters": Hashes("parameters", "weights", tuple((step.sha256,) for step in steps)),
     }
+    for name in _names(step.hashes for step in steps):
+        kind = next((k for word, k in _HASHES if name.startswith(word)), "data")
+        rows = tuple((step.hashes.get(name, ""),) for step in steps)
+        found[f"hash/{name}"] = Hashes(f"hash/{name}", kind, rows)
+    return found
 
 
 def _logged(task: Task, key: str, series: tuple[float | None, ...]) -> Track:
@@ -84,12 +95,12 @@ def _probed(task: Task, probe: Probe) -> Iterator[Track]:
     yield Track("loss/micro-batches", "loss", losses, (LOSS_SCALE[task],) * len(steps))
     for name in _names(step.counts for step in steps):
         amounts = [step.counts.get(name) for step in steps]
-        kind: Kind = "data" if name == "trained_tokens" else _amount_kind(task)
-        yield _single(f"count/{name}", kind, amounts, 0.0, is_counted=True)
+        yield _single(f"count/{name}", _count_kind(task, name), amounts, 0.0, is_counted=True)
     for name in _names(step.numbers for step in steps):
-        # Advantages are what the loss is made of; rewards are what they are made of.
-        kind = "reward" if name.startswith("reward") else "loss"
-        yield _single(f"number/{name}", kind, [s.numbers.get(name) for s in steps], UNIT_SCALE)
+        numbers = [step.numbers.get(name) for step in steps]
+        kind = next((k for word, k in _NUMBERS if name.startswith(word)), "loss")
+        scale = 0.0 if kind == "configuration" else UNIT_SCALE
+        yield _single(f"number/{name}", kind, numbers, scale)
     yield from _groups("gradient", "gradient", steps)
     yield from _groups("update", "weights", steps)
 
@@ -104,10 +115,18 @@ def _groups(field: str, kind: Kind, steps: tuple[ProbeStep, ...]) -> Iterator[Tr
         yield Track(f"{field}/{name}", kind, tuple((n.get(name),) for n in norms), scales)
 
 
+def _count_kind(task: Task, name: str) -> Kind:
+    if name == "forwards":  # passes through the model: what a step costs
+        return "speed"
+    if name.startswith("reward"):
+        return "reward"
+    return "data" if name == "trained_tokens" else _amount_kind(task)
+
+
 def _amount_kind(task: Task) -> Kind:
     """What an amount of tokens tells about: GRPO trains on what it sampled."""
     return "data" if task == "sft" else "sampling"
 
 
-def _names(rows: Iterable[dict[str, object]] | Iterable[dict[str, float | None]]) -> list[str]:
+def _names(rows: Iterable[Mapping[str, object]]) -> list[str]:
     return list(dict.fromkeys(name for row in rows for name in row))

@@ -19,8 +19,9 @@ from harness.compare.model import Difference, Word
 from harness.compare.side import RunSide
 from harness.compare.tracks import Track
 
-# A shift: residuals of this size from the start, at so many steps, all but never of the other sign.
-LEAST_SHIFT = 1e-6
+# A shift: residuals of this share of the tolerance from the start, at so many steps, all but never of the
+# other sign.
+SHIFT_SHARE = 0.1
 LEAST_STEPS = 8
 SHIFT_P = 1e-3
 FIRST = 3
@@ -127,9 +128,10 @@ def _shift(base: Track, candidate: Track, tolerance: float) -> Difference | None
     if base.kind not in _SHIFTED or base.is_counted:
         return None
     values = residuals(base, candidate).values
-    seen = [v for v in values if v is not None and abs(v) >= LEAST_SHIFT]
+    least = SHIFT_SHARE * tolerance
     known = [v for v in values if v is not None]
-    starts = [abs(v) >= LEAST_SHIFT for v in known[:FIRST]]
+    seen = [v for v in known if abs(v) >= least]
+    starts = [abs(v) >= least for v in known[:FIRST]]
     if len(seen) < LEAST_STEPS or len(seen) < 0.8 * len(known) or not all(starts):
         return None
     if any(abs(v) > tolerance for v in known) or one_sided_p(seen) > SHIFT_P:

@@ -1,0 +1,207 @@
+"""Memory and time: leaks and slow code are found among noise, and noise alone never alarms."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+
+from harness.compare.burden import Spread, shared_drift
+from harness.compare.grouping import group
+from harness.compare.limits import Limits
+from harness.compare.memory import compare_memory, slope_of
+from harness.compare.speed import compare_speed, step_ratio
+from tests.comparison_sides import MIB, change_steps, make_run, make_side, only
+
+LIMITS = Limits()
+PAIRS = ("sft-plain", "sft-packed", "sft-long", "grpo-plain", "grpo-kl")
+SIDES_SIMULATED = 500
+
+
+def noisy(seed, change=lambda run: run):
+    return make_side(change, pairs=PAIRS, noise=random.Random(seed), steps=30)
+
+
+def changed(base, candidate, spread=None):
+    """Name the cells with a change, by what."""
+    cells = group(base, candidate)
+    found = {}
+    for compare in (compare_memory, compare_speed):
+        for name, differences in compare(cells, LIMITS, spread or Spread()).items():
+            for each in differences:
+                if each.word != "same":
+                    found.setdefault(each.what, {})[name] = each.word
+    return found
+
+
+def leaking(size):
+    def change(run):
+        return change_steps(run, lambda s: {"rss_bytes": s.rss_bytes + size * s.step})
+
+    return change
+
+
+def slower(factor):
+    return lambda run: change_steps(run, lambda s: {"cpu_s": factor * s.cpu_s})
+
+
+def builds_slower(seconds):
+    def change(run):
+        probe = run.probe
+        more = probe.construct_cpu_s + seconds
+        return run.model_copy(update={"probe": probe.model_copy(update={"construct_cpu_s": more})})
+
+    return change
+
+
+def is_grpo(run):
+    return run.task == "grpo"
+
+
+def is_lora(run):
+    return run.method == "lora"
+
+
+def alarms_of_noise(first, last):
+    """Compare pairs of sides that differ in nothing but what a shared machine does."""
+    return [s for s in range(first, last) if changed(noisy(2 * s), noisy(2 * s + 1))]
+
+
+def test_noise_alone_does_not_alarm():
+    assert alarms_of_noise(0, 25) == []
+
+
+@pytest.mark.slow
+def test_noise_alone_never_alarms():
+    """500 pairs of sides of 10 cells."""
+    assert alarms_of_noise(0, SIDES_SIMULATED) == []
+
+
+@pytest.mark.parametrize("seed", range(10))
+@pytest.mark.parametrize("where", [is_grpo, is_lora])
+def test_a_leak_is_found_among_noise_where_it_is(seed, where):
+    found = changed(noisy(seed), noisy(1000 + seed, only(where, leaking(MIB))))
+    expected = {f"{r.pair}.{r.arm}" for r in noisy(0).runs if where(r)}
+    assert found["rss/slope"].keys() == expected
+    assert set(found["rss/slope"].values()) == {"changed"}
+
+
+@pytest.mark.parametrize("seed", range(10))
+@pytest.mark.parametrize("where", [is_grpo, is_lora])
+def test_slow_steps_are_found_among_noise_where_they_are(seed, where):
+    found = changed(noisy(seed), noisy(1000 + seed, only(where, slower(1.8))))
+    expected = {f"{r.pair}.{r.arm}" for r in noisy(0).runs if where(r)}
+    assert found["cpu/step"].keys() == expected
+    assert set(found["cpu/step"].values()) == {"changed"}
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_a_slow_constructor_is_found_among_noise(seed):
+    found = changed(noisy(seed), noisy(1000 + seed, only(is_grpo, builds_slower(1.5))))
+    assert len(found["cpu/construct"]) == 4
+
+
+def test_one_run_that_is_slower_is_a_busy_machine_and_by_far_it_is_a_change():
+    def where(run):
+        return run.pair == "sft-plain" and is_lora(run)
+
+    base = make_side(pairs=PAIRS)
+    assert changed(base, make_side(only(where, slower(1.5)), pairs=PAIRS)) == {}
+    found = changed(base, make_side(only(where, slower(3.0)), pairs=PAIRS))
+    assert found == {"cpu/step": {"sft-plain.lora-r4": "changed"}}
+
+
+def test_everything_slower_alike_is_undecided_and_by_far_it_is_a_change():
+    base = make_side(pairs=PAIRS)
+    found = changed(base, make_side(slower(1.4), pairs=PAIRS))
+    assert set(found["cpu/step"].values()) == {"undecided"}
+    found = changed(base, make_side(slower(2.5), pairs=PAIRS))
+    assert set(found["cpu/step"].values()) == {"changed"}
+
+
+def test_a_slow_task_stands_out_from_a_busy_machine():
+    def change(run):
+        return slower(2.6 if is_grpo(run) else 1.3)(run)
+
+    found = changed(make_side(pairs=PAIRS), make_side(change, pairs=PAIRS))["cpu/step"]
+    assert {name for name, word in found.items() if word == "changed"} == {
+        f"{pair}.{arm}" for pair in ("grpo-plain", "grpo-kl") for arm in ("full", "lora-r4")
+    }
+    assert {word for name, word in found.items() if name.startswith("sft")} == {"undecided"}
+
+
+def test_less_time_and_memory_are_no_difference():
+    found = changed(make_side(slower(3.0), pairs=PAIRS), make_side(pairs=PAIRS))
+    assert found == {}
+    leaks = make_side(leaking(MIB), pairs=PAIRS, steps=30)
+    assert changed(leaks, make_side(pairs=PAIRS, steps=30)) == {}
+
+
+def test_reruns_that_are_apart_widen_the_limits():
+    base = make_side(pairs=PAIRS, steps=30)
+    candidate = make_side(only(is_grpo, slower(1.5)), pairs=PAIRS, steps=30)
+    assert "cpu/step" in changed(base, candidate)
+    assert changed(base, candidate, Spread(step_ratio=1.3)) == {}
+    leak = make_side(only(is_grpo, leaking(MIB)), pairs=PAIRS, steps=30)
+    assert "rss/slope" in changed(base, leak)
+    assert changed(base, leak, Spread(slope_bytes=0.6 * MIB)) == {}
+
+
+def test_a_higher_peak_is_a_change():
+    def heavier(run):
+        return run.model_copy(update={"growth_bytes": {"rss": 2 * run.growth_bytes["rss"]}})
+
+    found = changed(make_side(pairs=PAIRS), make_side(only(is_grpo, heavier), pairs=PAIRS))
+    assert len(found["growth/rss"]) == 4
+
+
+def test_a_counter_of_torch_needs_no_company():
+    def with_counter(size):
+        return only(
+            lambda r: r.pair == "sft-plain" and is_lora(r),
+            lambda r: r.model_copy(update={"growth_bytes": {"torch-allocated": size}}),
+        )
+
+    base = make_side(with_counter(1000 * MIB), pairs=PAIRS)
+    candidate = make_side(with_counter(1150 * MIB), pairs=PAIRS)
+    assert changed(base, candidate) == {"growth/torch-allocated": {"sft-plain.lora-r4": "changed"}}
+
+
+def test_the_slope_is_that_of_a_line_and_a_jump_does_not_move_it():
+    run = change_steps(
+        make_run("sft-plain", "full", "full", 0),
+        lambda s: {"rss_bytes": 1000 * s.step + (10**6 if s.step >= 11 else 0)},
+    )
+    assert slope_of(run, 3) == pytest.approx(1000)
+    assert slope_of(run, 8) is None
+
+
+def test_memory_that_grows_now_and_then_is_a_leak_too():
+    """An allocator that asks for a chunk every third step."""
+    chunks = only(
+        is_grpo, lambda r: change_steps(r, lambda s: {"rss_bytes": s.rss_bytes + s.step // 3 * MIB})
+    )
+    found = changed(make_side(pairs=PAIRS, steps=40), make_side(chunks, pairs=PAIRS, steps=40))
+    assert len(found["rss/slope"]) == 4
+
+
+def test_memory_that_is_there_from_the_start_is_no_leak():
+    higher = only(
+        is_grpo, lambda r: change_steps(r, lambda s: {"rss_bytes": s.rss_bytes + 64 * MIB})
+    )
+    assert changed(make_side(pairs=PAIRS), make_side(higher, pairs=PAIRS)) == {}
+
+
+def test_the_ratio_is_of_the_same_steps():
+    base = make_run("sft-plain", "full", "full", 0)
+    candidate = change_steps(base, lambda s: {"cpu_s": s.cpu_s * (3.0 if s.step <= 3 else 1.5)})
+    assert step_ratio(base, candidate, 3) == pytest.approx(1.5)
+    assert step_ratio(base, candidate, 11) is None
+
+
+def test_the_drift_is_what_every_group_shares():
+    cells = group(make_side(pairs=PAIRS), make_side(pairs=PAIRS))
+    assert shared_drift([(cell, 1.5) for cell in cells]) == 1.5
+    assert shared_drift([(cell, 1.5 if cell.task == "sft" else 1.1) for cell in cells]) == 1.1
+    assert shared_drift([(cell, 0.5) for cell in cells]) == 1.0
+    assert shared_drift([(cells[0], 9.0)]) == 1.0
