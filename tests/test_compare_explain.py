@@ -174,9 +174,9 @@ def test_where_no_release_differs_the_place_says_where_to_look():
 
 def test_sides_of_the_same_releases_and_other_names_differ_in_code():
     made = make(only("grpo", gradients=doubled), trl=("1.16.0", "1.16.0"))
-    named = made.comparison.model_copy(update={"candidate": "TRL 1.16.0 (folder trl, abc12345)"})
+    named = made.candidate.model_copy(update={"label": "TRL 1.16.0 (folder trl, abc12345)"})
     (plain,) = explain(made.comparison, made.base, made.candidate).causes
-    (edited,) = explain(named, made.base, made.candidate).causes
+    (edited,) = explain(made.comparison, made.base, named).causes
     assert (edited.kind, plain.kind) == ("code", "code")
     assert edited.score > plain.score
     assert "only the code of TRL 1.16.0 (folder trl, abc12345) can" in edited.sentence
@@ -240,6 +240,23 @@ def test_twice_the_gradient_is_said_with_the_setting_that_is_two():
     assert "their weights have moved as far as before" in notice
 
 
+def test_a_setting_that_left_another_cell_alone_is_not_named():
+    made = make(only(method="lora", gradients=lambda g: g / 4))
+    first = explained(made).notices[0]
+    assert first.startswith("SFT gradients are exactly 1/4 as large at every step (lora_alpha / r)")
+
+
+def test_cells_that_are_scaled_about_alike_share_a_sentence():
+    def fault(run):
+        if run.task == "grpo":
+            run.gradients = [g / (0.45 if run.method == "full" else 0.49) for g in run.gradients]
+
+    (notice,) = explained(make(fault)).notices
+    assert notice.startswith(
+        "GRPO gradients are about 2 to 2.2 times as large at every step, about"
+    )
+
+
 def test_a_gradient_whose_factor_is_nothing_known_has_no_sentence_of_its_own():
     notices = explained(make(only("sft", gradients=lambda g: 1.9 * g))).notices
     assert not any("as large" in n for n in notices)
@@ -278,13 +295,30 @@ def test_evaluation_alone_is_not_training():
     assert not any(n.startswith("Evaluation changed") for n in both)
 
 
+def test_tokens_that_are_trained_on_are_counted():
+    made = make(only("sft", gradients=doubled), kind="data", what="count/trained_tokens")
+    notices = explained(made).notices
+    assert any("SFT trains on other tokens" in n for n in notices)
+    assert "SFT trains on 1.626 tokens instead of 0.813 in step 1 of sft-plain.full." in notices
+
+
+@pytest.mark.parametrize("kind", ["reward", "data", "loss", "evaluation"])
+def test_what_was_replayed_is_told_by_its_kind(kind):
+    replayed = Difference(layer="replay", kind=kind, what="x", word="changed", sentence="s")
+    (notice,) = explained(make(replay=(replayed,))).notices
+    assert notice.startswith("The same ")
+
+
 def test_memory_that_grows_with_every_step_is_said_in_mebibytes():
     def leak(run):
         if (run.task, run.method) == ("sft", "full"):
             run.rss_bytes = [b + s * 3 * 2**20 for s, b in enumerate(run.rss_bytes)]
 
     notices = explained(make(leak, kind="memory", what="rss")).notices
-    assert any("Memory grows by 3.0 MiB a step in sft-plain, full" in n for n in notices)
+    assert (
+        "Memory grows by 3.0 MiB a step in sft-plain.full: a long run ends out of memory."
+        in notices
+    )
 
 
 @pytest.mark.parametrize(

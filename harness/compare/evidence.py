@@ -6,7 +6,7 @@ leaves out: naming causes (`suspects`) and sentences for a user (`notices`).
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,6 +18,7 @@ CHAIN: tuple[Kind, ...] = (
     "configuration", "data", "sampling", "reward", "loss", "gradient", "weights", "checkpoint",
     "metric", "evaluation", "memory", "speed", "missing", "dependency", "machine",
 )  # fmt: skip
+NAMED_MAX = 4
 
 
 @dataclass(frozen=True)
@@ -84,6 +85,15 @@ def gather(comparison: Comparison, base: Side, candidate: Side) -> Evidence:
             for cell in comparison.cells
         ),
     )
+
+
+def where(touched: Sequence[CellEvidence], cells: Sequence[CellEvidence]) -> str:
+    """Name the cells, unless they are all."""
+    if len(touched) == len(cells):
+        return ""
+    names = [f"{c.cell.pair}.{c.cell.arm}" for c in touched]
+    more = f" and {len(names) - NAMED_MAX} more" if len(names) > NAMED_MAX else ""
+    return f" in {', '.join(names[:NAMED_MAX])}{more}"
 
 
 def arguments_of(run: RunSide | None) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, TypeGuard
 
 from harness.compare.evidence import CellEvidence, arguments_of
 from harness.compare.side import RunSide, Series
@@ -178,5 +178,5 @@ def _at(run: RunSide | None, name: str, step: int) -> float | None:
     return values[step - 1] if len(values) >= step else None
 
 
-def _is_positive(value: Any) -> bool:
+def _is_positive(value: Any) -> TypeGuard[float]:
     return isinstance(value, int | float) and not isinstance(value, bool) and value > 0

@@ -16,7 +16,7 @@ from harness.spec import Task
 from harness.translation_table import OMISSIBLE, RENAMED, RESPELT, Omissible
 
 # A field that only one side has is off while it holds one of these.
-_OFF = (None, False, 0, 0.0, "", [], {})
+_OFF: tuple[Any, ...] = (None, False, 0, 0.0, "", [], {})
 
 
 class _Absent:

@@ -9,29 +9,22 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Iterable, Sequence
-from itertools import groupby
 
 from harness import text
 from harness.compare.boundaries import BOUNDARIES
 from harness.compare.boundary import is_crossed
-from harness.compare.evidence import CellEvidence, Evidence
-from harness.compare.factors import (
-    REWARD_STD,
-    Factor,
-    find_factors,
-    is_divided_by_group,
-    measured,
-)
+from harness.compare.evidence import CellEvidence, Evidence, where
 from harness.compare.model import Difference, Kind
+from harness.compare.scaling import advantages, scaled
 from harness.compare.side import RunSide
 from harness.spec import Task
 
 TASKS: tuple[Task, ...] = ("sft", "grpo")
 TRAINING: frozenset[Kind] = frozenset({"data", "sampling", "reward", "loss", "gradient", "weights"})
 MIB = 2**20
+LOGS_MAX = 4  # names of logs in a sentence
 GROWTH_STEPS = 4  # steps below which a slope of memory says nothing
 GROWTH_BYTES = MIB // 4  # a step
-NAMED_MAX = 4
 # A part of what a difference is called → its kind, and what a user sees.
 COSTS: dict[str, tuple[Kind, str]] = {
     "growth": ("memory", "Training needs {how} memory above what loading takes"),
@@ -40,7 +33,13 @@ COSTS: dict[str, tuple[Kind, str]] = {
     "construct": ("speed", "Building the trainer takes {how} time"),
     "tokens": ("speed", "Training makes {how} tokens a second"),
 }
-TIMES = {2.0: "twice", 0.5: "half"}
+REPLAYED: dict[Kind, str] = {
+    "reward": "The same completions get other rewards: reward curves can't be laid over one another.",
+    "data": "The same rows become other tokens, by the chat template or the tokenizer.",
+    "loss": "The same batch of the same weights has another loss.",
+    "evaluation": "The same checkpoint evaluates otherwise: a held-out metric that moved is no "
+    "change of training.",
+}
 
 
 def list_notices(evidence: Evidence) -> tuple[str, ...]:
@@ -49,30 +48,26 @@ def list_notices(evidence: Evidence) -> tuple[str, ...]:
     for task in TASKS:
         cells = [c for c in evidence.cells if c.cell.task == task and c.cell.word == "changed"]
         if cells:
-            found += _task_notices(task, cells)
+            found += _task_notices(task, cells, evidence)
     found += _costs(evidence)
     found += _redefined(evidence)
     found += _no_runs(evidence)
     if any(d.kind == "evaluation" for d in _grave(evidence)) and not _trains_otherwise(evidence):
         found.append("Evaluation changed, training did not: the same weights get another score.")
-    if any(d.word == "changed" for d in evidence.comparison.replay):
-        found.append(
-            "Rewards, chat templates or tokens of the same texts are not what they were: see "
-            "what was replayed."
-        )
+    replayed = {d.kind for d in evidence.comparison.replay if d.word == "changed"}
+    found += [sentence for kind, sentence in REPLAYED.items() if kind in replayed]
     alarms = sum(control.alarms for control in evidence.comparison.controls)
     if alarms:
         found.append(
             f"{text.plural(alarms, 'rerun')} of one and the same side differed, so what is above "
-            "may be this "
-            "machine's noise."
+            "may be this machine's noise."
         )
     return tuple(dict.fromkeys(found))
 
 
-def _task_notices(task: Task, cells: Sequence[CellEvidence]) -> Iterable[str]:
-    yield from _factors(task, cells)
-    yield from _advantages(task, cells)
+def _task_notices(task: Task, cells: Sequence[CellEvidence], evidence: Evidence) -> Iterable[str]:
+    yield from scaled(task, cells, evidence)
+    yield from advantages(task, cells)
     name = task.upper()
     for kinds, sentence in (
         (
@@ -85,130 +80,39 @@ def _task_notices(task: Task, cells: Sequence[CellEvidence]) -> Iterable[str]:
     ):
         touched = [c for c in cells if c.root in kinds]
         if touched:
-            yield sentence.format(where=_where(touched, cells))
+            yield sentence.format(where=where(touched, cells))
+    yield from _tokens(name, cells)
     quiet = [
         c
         for c in cells
         if "weights" in c.kinds and c.kinds <= {"gradient", "weights", "checkpoint"}
     ]
     if quiet:
-        yield f"In {name} the losses are the same and the weights are not{_where(quiet, cells)}."
+        yield f"In {name} the losses are the same and the weights are not{where(quiet, cells)}."
     logged = [c for c in cells if c.kinds and c.kinds <= {"metric"}]
     if logged:
         names = sorted({d.what.split("/", 1)[-1] for c in logged for d in c.grave})
-        shown = ", ".join(text.clean(n, 60) for n in names[:NAMED_MAX])
+        shown = ", ".join(text.clean(n, 60) for n in names[:LOGS_MAX])
         yield (
             f"{name} trains as before and logs otherwise ({shown}): curves of the two releases "
-            "can't be laid "
-            f"over one another{_where(logged, cells)}."
+            f"can't be laid over one another{where(logged, cells)}."
         )
-    if {c.cell.method for c in cells} == {"lora"}:
+    methods = {c.cell.method for c in evidence.cells if c.cell.task == task}
+    if {c.cell.method for c in cells} == {"lora"} and "full" in methods:
         yield f"Only LoRA changed in {name}: full fine-tuning is as it was."
 
 
-def _factors(task: Task, cells: Sequence[CellEvidence]) -> Iterable[str]:
-    """The first measure that is scaled, once for all cells in which it is scaled by the same."""
-    told = []
+def _tokens(name: str, cells: Sequence[CellEvidence]) -> Iterable[str]:
+    """Say of the first cell that shows it on how many tokens a step trains."""
     for cell in cells:
-        factors = {f.measure: f for f in find_factors(cell)}
-        first = factors.get("gradient norm") or factors.get("loss")
-        if first and (first.exact is not None or first.names):
-            told.append((_factor_sentence(task, first, factors, cell), cell))
-    told.sort(key=lambda each: each[0])
-    for sentence, group in groupby(told, key=lambda each: each[0]):
-        yield sentence.format(where=_where([cell for _, cell in group], cells))
-
-
-def _factor_sentence(
-    task: Task, factor: Factor, factors: dict[str, Factor], cell: CellEvidence
-) -> str:
-    subject = {"gradient norm": "gradients are", "loss": "losses are"}.get(factor.measure, "")
-    steps = "at every step" if factor.is_steady else f"from step {factor.step}"
-    if factor.step == 1 and not factor.is_steady:
-        steps = "from step 1"
-    because = _because(factor, cell)
-    sentence = f"{task.upper()} {subject} {_times(factor)} as large {steps}{because}{{where}}"
-    if factor.measure == "loss":
-        return sentence + ": losses of the two releases can't be compared."
-    moved = factors.get("distance moved")
-    return sentence + _consequence(factor.ratio, moved.ratio if moved else None, cell)
-
-
-def _consequence(ratio: float, moved_ratio: float | None, cell: CellEvidence) -> str:
-    """What larger or smaller gradients do to the weights, as far as that was measured."""
-    if moved_ratio is not None and not 0.98 < moved_ratio < 1.02:
-        return f": the same learning rate trains {_pace(moved_ratio)}."
-    is_measured = cell.base is not None and any(measured(cell.base, "distance moved"))
-    evened = (
-        "their weights have moved as far as before, since Adam evens out a constant factor"
-        if is_measured
-        else "Adam evens out a constant factor"
-    )
-    when = "earlier" if ratio > 1 else "later"
-    return (
-        f": {evened}; clipping by max_grad_norm sets in {when}, and other optimizers train "
-        f"{_pace(ratio)} "
-        "at the same learning rate."
-    )
-
-
-def _pace(ratio: float) -> str:
-    return "faster and less stably" if ratio > 1 else "more slowly"
-
-
-def _times(factor: Factor) -> str:
-    """How many times as large, in words where it is a number of its own."""
-    value = factor.exact
-    if value is None:
-        return f"about {factor.ratio:.2g} times"
-    if value in TIMES:
-        return f"exactly {TIMES[value]}"
-    whole = round(1 / value)
-    if value < 1 and abs(value * whole - 1) < 1e-9:
-        return f"exactly 1/{whole}"
-    return f"exactly {value:.4g} times" if value == round(value) else f"{value:.4g} times"
-
-
-def _because(factor: Factor, cell: CellEvidence) -> str:
-    if factor.names == (REWARD_STD,):
-        way = "no longer divided" if _shrinks(factor, cell) else "divided"
-        return f", about as much as if advantages were {way} by the rewards' deviation"
-    return f" ({', '.join(factor.names)})" if factor.names else ""
-
-
-def _shrinks(factor: Factor, cell: CellEvidence) -> bool:
-    """Whether a ratio is the rewards' deviation, and not one over it."""
-    for run in (cell.base, cell.candidate):
-        values = run.series.get(REWARD_STD, ()) if run else ()
-        value = values[factor.step - 1] if len(values) >= factor.step else None
-        if value:
-            return abs(factor.ratio - value) < abs(factor.ratio - 1 / value)
-    return factor.ratio < 1
-
-
-def _advantages(task: Task, cells: Sequence[CellEvidence]) -> Iterable[str]:
-    if task != "grpo":
-        return
-    for before, words in (
-        (
-            True,
-            "no longer divided by their group's deviation: prompts with varied rewards weigh more",
-        ),
-        (
-            False,
-            "divided by their group's deviation, which they were not: every prompt weighs the same",
-        ),
-    ):
-        touched = [
-            c
-            for c in cells
-            if c.base
-            and c.candidate
-            and (is_divided_by_group(c.base), is_divided_by_group(c.candidate))
-            == (before, not before)
-        ]
-        if touched:
-            yield f"GRPO's advantages are {words}{_where(touched, cells)}."
+        for d in cell.grave:
+            if d.kind == "data" and "trained_tokens" in d.what and _is_ratio(d.base, d.candidate):
+                yield (
+                    f"{name} trains on {d.candidate:,.9g} tokens instead of {d.base:,.9g} in step "
+                    f"{d.step} of "
+                    f"{cell.cell.pair}.{cell.cell.arm}."
+                )
+                return
 
 
 def _redefined(evidence: Evidence) -> Iterable[str]:
@@ -230,18 +134,19 @@ def _redefined(evidence: Evidence) -> Iterable[str]:
 
 
 def _costs(evidence: Evidence) -> Iterable[str]:
+    grown: list[tuple[CellEvidence, float]] = []
     for cell in evidence.cells:
-        name = f"{cell.cell.pair}, {cell.cell.arm}"
-        if any(
-            d.kind == "memory" and d.word in ("changed", "undecided") for d in cell.cell.differences
-        ):
+        if any(d.kind == "memory" and d.word == cell.cell.word for d in cell.grave):
             base, candidate = growth_bytes(cell.base), growth_bytes(cell.candidate)
             if base is not None and candidate is not None and candidate - base >= GROWTH_BYTES:
-                yield (
-                    f"Memory grows by {(candidate - base) / MIB:.1f} MiB a step in {name}: a long "
-                    "run ends out "
-                    "of memory."
-                )
+                grown.append((cell, candidate - base))
+    if grown:
+        most = f"{max(more for _, more in grown) / MIB:.1f} MiB a step"
+        upto = "up to " if len(grown) > 1 else ""
+        yield (
+            f"Memory grows by {upto}{most}{where([cell for cell, _ in grown], evidence.cells)}: a "
+            "long run ends out of memory."
+        )
     for what, (kind, words) in COSTS.items():
         ratios = [
             d.candidate / d.base
@@ -273,7 +178,7 @@ def _no_runs(evidence: Evidence) -> Iterable[str]:
         cells = [c for c in evidence.cells if c.cell.task == task]
         lost = [c for c in cells if c.cell.word == "unsupported here"]
         if lost:
-            yield f"{task.upper()} can't train here{_where(lost, cells)}: {lost[0].cell.sentence}"
+            yield f"{task.upper()} can't train here{where(lost, cells)}: {lost[0].cell.sentence}"
     missing = [d for d in _grave(evidence) if d.kind == "missing" and d.layer == "missing"]
     if missing:
         count = text.plural(len(missing), "thing")
@@ -286,15 +191,6 @@ def _grave(evidence: Evidence) -> list[Difference]:
 
 def _trains_otherwise(evidence: Evidence) -> bool:
     return any(d.kind in TRAINING for d in _grave(evidence))
-
-
-def _where(touched: Sequence[CellEvidence], cells: Sequence[CellEvidence]) -> str:
-    """Name the cells, unless they are all."""
-    if len(touched) == len(cells):
-        return ""
-    names = [f"{c.cell.pair}.{c.cell.arm}" for c in touched]
-    more = f" and {len(names) - NAMED_MAX} more" if len(names) > NAMED_MAX else ""
-    return f" in {', '.join(names[:NAMED_MAX])}{more}"
 
 
 def _is_ratio(base: object, candidate: object) -> bool:

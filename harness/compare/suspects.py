@@ -201,7 +201,7 @@ def _matrix(evidence: Evidence) -> Iterable[Cause]:
 def _code(evidence: Evidence) -> Iterable[Cause]:
     """What is left when no recorded version differs."""
     one, other = evidence.base.installed_sha256, evidence.candidate.installed_sha256
-    labels = evidence.comparison.base, evidence.comparison.candidate
+    labels = evidence.base.label, evidence.candidate.label
     if labels[0] != labels[1]:
         guess, score = f"only the code of {labels[1]} can, set beside {labels[0]}", 0.8
     elif one is not None and other is not None and one != other:
