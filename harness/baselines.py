@@ -189,7 +189,7 @@ def _is_baseline(folder: Path) -> bool:
 
 def _split(side: Side) -> tuple[dict[str, Any], dict[str, Any]]:
     """Part a side into what can be reviewed and what is long; both list the runs in one order."""
-    brief = side.model_dump(mode="json")
+    brief = side.model_dump()  # mode "json" would make null of an argument that is infinite
     long = [{"cell": r["cell"], **{name: r.pop(name) for name in LONG}} for r in brief["runs"]]
     return brief, {"format": FORMAT, "runs": long}
 

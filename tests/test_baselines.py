@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import math
 import string
 from pathlib import Path
 
@@ -77,6 +78,12 @@ def sides(draw: st.DrawFn) -> Side:
 @settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
 @given(side=sides())
 def test_a_side_comes_back_as_it_was_written(tmp_path, side):
+    write_baseline(tmp_path / "b", side, CLEAN)
+    assert read_baseline(tmp_path / "b") == side
+
+
+def test_an_argument_that_is_infinite_stays_so(tmp_path):
+    side = make_side(runs=(make_run(config={"clip": math.inf, "floor": -math.inf}),))
     write_baseline(tmp_path / "b", side, CLEAN)
     assert read_baseline(tmp_path / "b") == side
 
