@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from harness.compare.github import ANNOTATIONS_MAX, annotations, step_summary, tell_github
+from harness.compare.github import ANNOTATIONS_MAX, list_annotations, step_summary, tell_github
 from harness.compare.markdown import MARKER
 from harness.compare.model import Control
 from harness.errors import MachineError
@@ -16,7 +16,7 @@ COMMAND = re.compile(r"::(error|warning|notice) title=([^:,\r\n]*)::([^\r\n]*)")
 
 
 def test_each_word_has_its_kind():
-    assert annotations(every_word()) == [
+    assert list_annotations(every_word()) == [
         "::error title=pair-5.full%3A changed::This one is changed.",
         "::warning title=pair-4.full%3A undecided::This one is undecided.",
         "::warning title=pair-2.full%3A not comparable::This one is not comparable.",
@@ -25,14 +25,14 @@ def test_each_word_has_its_kind():
 
 
 def test_a_comparison_without_an_error_says_its_sentence():
-    assert annotations(make().comparison) == [
+    assert list_annotations(make().comparison) == [
         "::notice title=TRL 1.15.9 → TRL 1.16.0%3A same::Nothing changed."
     ]
 
 
 @pytest.mark.parametrize("value", [HOSTILE, "a\r\nb", "100%, x: y", "%0A::error::"])
 def test_no_text_breaks_out_of_its_command(value):
-    lines = annotations(with_text(value, 2).comparison)
+    lines = list_annotations(with_text(value, 2).comparison)
     assert lines
     for line in lines:
         assert COMMAND.fullmatch(line)
@@ -41,13 +41,13 @@ def test_no_text_breaks_out_of_its_command(value):
 
 def test_escapes_are_as_github_reads_them():
     comparison = with_text("50% a: b, c\nd").comparison
-    line = next(line for line in annotations(comparison) if line.startswith("::error"))
+    line = next(line for line in list_annotations(comparison) if line.startswith("::error"))
     title = "50%25 a%3A b%2C c%0Ad0.50%25 a%3A b%2C c%0Ad%3A changed"
     assert line == f"::error title={title}::50%25 a: b, c%0Ad"
 
 
 def test_more_than_ten_of_a_kind_are_counted():
-    lines = annotations(with_text("x", 25).comparison)
+    lines = list_annotations(with_text("x", 25).comparison)
     errors = [line for line in lines if line.startswith("::error")]
     assert len(errors) == ANNOTATIONS_MAX
     assert "title=17 more::" in errors[-1]  # 25 cells and a replayed item, nine of them shown
@@ -57,7 +57,7 @@ def test_a_change_that_was_accepted_is_a_notice():
     comparison = make(
         only("sft", gradients=lambda g: 2 * g), accepted="as the notes say"
     ).comparison
-    lines = annotations(comparison)
+    lines = list_annotations(comparison)
     assert not any(line.startswith("::error") for line in lines)
     assert (
         "::notice title=sft-plain.full%3A changed%2C acknowledged::It differs from step 1." in lines
@@ -65,7 +65,7 @@ def test_a_change_that_was_accepted_is_a_notice():
 
 
 def test_alarms_of_the_reruns_are_a_warning():
-    lines = annotations(make(controls=(Control(compared=4, alarms=1),)).comparison)
+    lines = list_annotations(make(controls=(Control(compared=4, alarms=1),)).comparison)
     assert "::warning title=A/A::A/A: 1 of 4 reruns differed." in lines
 
 
@@ -76,7 +76,7 @@ def test_in_actions_annotations_are_printed_and_the_summary_appended(tmp_path):
     comparison = every_word()
     environ = {"GITHUB_ACTIONS": "true", "GITHUB_STEP_SUMMARY": str(summary)}
     tell_github(comparison, environ, said.append)
-    assert said == annotations(comparison)
+    assert said == list_annotations(comparison)
     assert summary.read_text() == f"before\n{step_summary(comparison)}\n"
     assert MARKER in summary.read_text()
 

@@ -19,7 +19,7 @@ SUMMARY_MAX = 200_000  # characters; a summary ends at 1 MiB, and a character ma
 KINDS = {"changed": "error", "undecided": "warning", "not comparable": "warning"}
 
 
-def annotations(comparison: Comparison) -> list[str]:
+def list_annotations(comparison: Comparison) -> list[str]:
     """List the workflow commands that annotate a run: a line each."""
     told: dict[str, list[tuple[str, str]]] = {"error": [], "warning": [], "notice": []}
     for row in outline.rows_of(comparison):
@@ -53,7 +53,7 @@ def tell_github(
     Raises: MachineError if the summary's file can't be written.
     """
     if environ.get("GITHUB_ACTIONS") == "true":
-        for line in annotations(comparison):
+        for line in list_annotations(comparison):
             write(line)
     summary = environ.get("GITHUB_STEP_SUMMARY")
     if summary:

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 
 from harness import text
 from harness.compare import outline
-from harness.compare.model import Comparison
+from harness.compare.model import Comparison, Difference
 
 # Code points that XML 1.0 has no way to write; `clean` replaces the other ones.
 _NOT_XML = re.compile("[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
@@ -94,7 +94,7 @@ def _count(suite: ET.Element) -> ET.Element:
     return suite
 
 
-def _line(difference: outline.Difference) -> str:
+def _line(difference: Difference) -> str:
     step = "" if difference.step is None else f", step {difference.step}"
     return (
         f"{difference.what}{step}: {outline.show(difference.base)} → "

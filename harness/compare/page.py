@@ -17,10 +17,10 @@ from harness import text
 from harness.chart_parts import Figure, unchecked
 from harness.compare import outline
 from harness.compare.drawings import series_figures
-from harness.compare.github import annotations, step_summary, tell_github
+from harness.compare.github import list_annotations, step_summary, tell_github
 from harness.compare.junit import render_junit
 from harness.compare.markdown import render_markdown
-from harness.compare.model import Comparison
+from harness.compare.model import Cause, Comparison
 from harness.compare.side import Side
 from harness.files import disk_errors, write_atomically
 from harness.palette import DARK
@@ -31,10 +31,11 @@ from harness.report import (
     template_environment,
     template_source,
 )
+from harness.report_tables import Table, make_table
 
 __all__ = [
-    "annotations", "render_junit", "render_markdown", "render_page", "step_summary", "tell_github",
-    "write_files",
+    "list_annotations", "render_junit", "render_markdown", "render_page", "step_summary",
+    "tell_github", "write_files",
 ]  # fmt: skip
 
 DETAILS_MAX = 60  # cells whose differences the page sets out; the data has all
@@ -135,11 +136,11 @@ def _matrix_rows(comparison: Comparison, linked: set[str]) -> list[tuple[str, li
     ]
 
 
-def _firsts(rows: Sequence[outline.Row]) -> Any:
+def _firsts(rows: Sequence[outline.Row]) -> Table:
     """The first differing step of each cell that is not the same, with both values."""
     firsts = [(row, row.first) for row in rows if row.cell.word in outline.GRAVE and row.first]
     columns = ("Cell", "Word", "What", "Step", "Base", "Candidate", "Relative", "In words")
-    return outline.make_table(
+    return make_table(
         "Where each cell begins to differ",
         columns,
         [
@@ -160,11 +161,11 @@ def _firsts(rows: Sequence[outline.Row]) -> Any:
     )
 
 
-def _details(row: outline.Row) -> Any:
+def _details(row: outline.Row) -> Table:
     return outline.differences_table(row.name, row.differences)
 
 
-def _cause(cause: Any) -> dict[str, str]:
+def _cause(cause: Cause) -> dict[str, str]:
     return {
         "kind": cause.kind,
         "what": text.clean(cause.what),
