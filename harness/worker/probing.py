@@ -256,7 +256,7 @@ def uncounted(recorder: Recorder | None) -> AbstractContextManager[None]:
 
 
 def _give_back_memory() -> None:
-    """Free what only waits for Python's collector, and return what glibc keeps for later: no leak is that."""
+    """Free what waits for Python's collector, and return what glibc keeps for later: neither is a leak."""
     gc.collect()
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # glibc's alone
     if trim is not None:
