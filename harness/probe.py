@@ -27,7 +27,9 @@ class ProbeStep(Frozen):
     cpu_s: float = Field(
         description="processor time of the worker's process for the step, all threads"
     )
-    rss_bytes: Count = Field(description="the worker's own RSS at the end of the step")
+    rss_bytes: Count = Field(
+        description="the worker's own RSS after the step, free memory given back first"
+    )
     losses: tuple[float | None, ...] = Field(
         description="what the trainer's loss came to, one a micro-batch, as it went into the backward pass"
     )
