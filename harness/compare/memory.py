@@ -89,15 +89,17 @@ def _leak(cell: CellRuns, limits: Limits, spread: Spread) -> Iterable[Suspect]:
         return
     allowed = max(float(limits.leak_bytes), NOISE_TIMES * spread.slope_bytes)
     more = median([c - b for b, c, _ in known]) or 0.0
-    if more <= allowed or not all(is_sure for _, _, is_sure in known):
+    if more <= allowed / 2:
         return
+    is_sure = more > allowed and all(each for _, _, each in known)
     base = median([b for b, _, _ in known]) or 0.0
     candidate = median([c for _, c, _ in known]) or 0.0
     text = (
         f"RSS grows by {candidate / 2**10:,.0f} KiB a step after warm-up, {base / 2**10:,.0f} KiB "
         "before"
     )
-    yield Suspect(cell, LEAK, more / allowed, True, base, candidate, None, text, True)
+    excess = more / allowed if is_sure else 0.0
+    yield Suspect(cell, LEAK, excess, is_sure, base, candidate, None, text, is_sure)
 
 
 def _increments(run: RunSide, warmup_steps: int) -> list[int]:
