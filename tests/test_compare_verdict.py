@@ -123,6 +123,20 @@ def test_a_change_is_placed(where, tasks, methods, sentence):
     assert exit_code(found) == 4
 
 
+def test_cells_that_are_only_slower_are_told_apart_from_those_that_train_otherwise():
+    def slower(run):
+        return change_steps(run, lambda s: {"cpu_s": 9 * s.cpu_s})
+
+    found = compare(
+        lambda r: doubled(r) if is_grpo(r) and is_lora(r) else slower(r) if is_sft(r) else r
+    )
+    assert (found.place.tasks, found.place.methods) == (("grpo",), ("lora",))
+    assert found.place.kinds == ("gradient", "speed")
+    assert found.place.sentence == (
+        "GRPO, LoRA only: gradients from step 1, rewards the same; besides SFT, full and LoRA alike: speed"
+    )
+
+
 def test_an_arm_alone_is_named():
     arms = {"full": "full", "lora-r4": "lora", "lora-dropout": "lora"}
     found = compare(

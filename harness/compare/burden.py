@@ -17,7 +17,7 @@ from harness.compare.grouping import CellRuns
 from harness.compare.model import Difference
 from harness.stats import median
 
-NEARLY_ALL = 0.9
+HALF, MOST, NEARLY_ALL = 0.5, 0.75, 0.9
 
 
 @dataclass(frozen=True)
@@ -112,14 +112,14 @@ def _like_are_heavy(
 ) -> bool:
     """Whether at least two, and half, of what is like a cell are beyond the limit.
 
-    Like it is its task trained its way; and its whole task or all that has its method, if nearly every
-    cell of that is suspected.
+    Like it is its task trained its way; and its whole task or all that has its method, if most cells of
+    that are beyond and nearly all are suspected.
     """
     group = [c.name for c in measured if (c.task, c.method) == (cell.task, cell.method)]
     task = [c.name for c in measured if c.task == cell.task]
     method = [c.name for c in measured if c.method == cell.method]
     wide = [s for s in (task, method) if sum(n in suspected for n in s) >= NEARLY_ALL * len(s)]
     return any(
-        (beyond := sum(name in strong for name in names)) >= 2 and beyond >= len(names) / 2
-        for names in (group, *wide)
+        (beyond := sum(name in strong for name in names)) >= 2 and beyond >= share * len(names)
+        for names, share in ((group, HALF), *((names, MOST) for names in wide))
     )

@@ -23,7 +23,8 @@ from harness.text import memory
 
 LEAK, PEAK = "rss/slope", "growth"
 LEAST_STEPS = 5
-LEAK_P = 1e-4
+# A leak is certain in a run, or likely and so in its like.
+CERTAIN_P, LIKELY_P = 1e-5, 1e-3
 NOISE_TIMES = 2.0  # a limit allows so many times what reruns were apart
 # A counter of torch: it repeats, so that a tenth more is more.
 COUNTER_RATIO = 1.1
@@ -61,27 +62,27 @@ def slope_of(run: RunSide, warmup_steps: int) -> float | None:
     return float(found[0])
 
 
-def grows_more(base: RunSide, candidate: RunSide, warmup_steps: int) -> bool:
-    """Whether a run's steps add more memory than the base's, beyond the allocator's luck.
+def growth_p(base: RunSide, candidate: RunSide, warmup_steps: int) -> float:
+    """Return the one-sided p value of a run's steps adding no more memory than the base's; 1 of too few.
 
     What a step adds is what is independent of the step before; the RSS itself is not. A few large steps or
     many small ones: Welch's test sees the first, Mann and Whitney's the second.
     """
     ours, theirs = _increments(base, warmup_steps), _increments(candidate, warmup_steps)
     if min(len(ours), len(theirs)) < LEAST_STEPS:
-        return False
+        return 1.0
     p_values = [stats.mannwhitneyu(theirs, ours, alternative="greater").pvalue]
-    if len({*ours}) > 1 and len({*theirs}) > 1:
+    if len({*ours}) > 1 or len({*theirs}) > 1:
         p_values.append(
             stats.ttest_ind(theirs, ours, equal_var=False, alternative="greater").pvalue
         )
-    return float(min(p_values)) < LEAK_P
+    return float(min(p_values))
 
 
 def _leak(cell: CellRuns, limits: Limits, spread: Spread) -> Iterable[Suspect]:
     warmup = limits.warmup_memory_steps
     known = [
-        (b, c, grows_more(ours, theirs, warmup))
+        (b, c, growth_p(ours, theirs, warmup))
         for ours, theirs in cell.ok_pairs.values()
         if (b := slope_of(ours, warmup)) is not None and (c := slope_of(theirs, warmup)) is not None
     ]
@@ -89,15 +90,16 @@ def _leak(cell: CellRuns, limits: Limits, spread: Spread) -> Iterable[Suspect]:
         return
     allowed = max(float(limits.leak_bytes), NOISE_TIMES * spread.slope_bytes)
     more = median([c - b for b, c, _ in known]) or 0.0
-    if more <= allowed or not all(is_sure for _, _, is_sure in known):
+    if more <= allowed / 2:
         return
+    p = max(p for _, _, p in known) if more > allowed else 1.0
     base = median([b for b, _, _ in known]) or 0.0
     candidate = median([c for _, c, _ in known]) or 0.0
     text = (
         f"RSS grows by {candidate / 2**10:,.0f} KiB a step after warm-up, {base / 2**10:,.0f} KiB "
         "before"
     )
-    yield Suspect(cell, LEAK, more / allowed, True, base, candidate, None, text, True)
+    yield Suspect(cell, LEAK, 0.0, p < LIKELY_P, base, candidate, None, text, p < CERTAIN_P)
 
 
 def _increments(run: RunSide, warmup_steps: int) -> list[int]:

@@ -1,8 +1,8 @@
 """Where training changed: tasks, methods, kinds, and the pairs if not all of a task's.
 
-In a cell the kinds of the first step that differs count: what comes later follows from it. Memory, speed,
-arguments and what one side lacks follow from nothing and count by themselves; what is looked at after
-training (a merged adapter, an evaluation) counts only where training itself is the same.
+In a cell the kinds of the first step that differs count: what comes later follows from it. Arguments and
+what one side lacks follow from nothing and count by themselves. What is looked at after training (a merged
+adapter, an evaluation), memory and speed count only where training itself is the same.
 """
 
 from __future__ import annotations
@@ -35,6 +35,7 @@ NAMES: dict[Kind, str] = {
     "machine": "machine",
 }
 TASK_NAMES: dict[Task, str] = {"sft": "SFT", "grpo": "GRPO"}
+METHODS: tuple[Method, ...] = ("full", "lora")
 MOST_PAIRS = 4
 _TRAINED: tuple[Kind, ...] = ("data", "sampling", "reward", "loss", "gradient", "weights")
 _BY_THEMSELVES: tuple[Kind, ...] = ("memory", "speed", "configuration", "missing")
@@ -43,23 +44,33 @@ _HEADLINE: dict[Task, tuple[Kind, Kind]] = {"sft": ("loss", "data"), "grpo": ("r
 
 
 def find_place(cells: Sequence[Cell], word: Word = "changed") -> Place | None:
-    """Say where cells have a word; None if none has. What was accepted counts only if all of it was."""
+    """Say where cells have a word; None if none has. What was accepted counts only if all of it was.
+
+    Cells that differ in memory or speed alone are told apart from those that train otherwise.
+    """
     seen = [cell for cell in cells if counted(cell, word)]
     seen = seen or [cell for cell in cells if cell.word == word]
     if not seen:
         return None
-    tasks = tuple(task for task in TASK_NAMES if any(cell.task == task for cell in seen))
-    methods: tuple[Method, ...] = tuple(
-        m for m in ("full", "lora") if any(cell.method == m for cell in seen)
-    )
+    heavier = [cell for cell in seen if set(kinds_of(cell, word)) <= {"memory", "speed"}]
+    others = [cell for cell in seen if cell not in heavier]
+    main = others or heavier
+    tasks = _tasks(main)
+    sentence = _merged([_task_text(task, cells, main, word) for task in tasks])
+    if others and heavier:
+        more = _merged([_task_text(task, cells, heavier, word) for task in _tasks(heavier)])
+        sentence += f"; besides {more}"
     found = {kind for cell in seen for kind in kinds_of(cell, word)}
-    parts = [_task_text(task, cells, seen, word) for task in tasks]
     return Place(
         tasks=tasks,
-        methods=methods,
+        methods=tuple(m for m in METHODS if any(cell.method == m for cell in main)),
         kinds=tuple(kind for kind in CHAIN if kind in found),
-        sentence=_merged(parts),
+        sentence=sentence,
     )
+
+
+def _tasks(cells: Sequence[Cell]) -> tuple[Task, ...]:
+    return tuple(task for task in TASK_NAMES if any(cell.task == task for cell in cells))
 
 
 def counted(cell: Cell, word: Word) -> list[Difference]:
@@ -77,6 +88,8 @@ def kinds_of(cell: Cell, word: Word = "changed") -> tuple[Kind, ...]:
     if "gradient" in at_first:
         at_first -= {"weights"}  # they follow in the same step
     kinds |= at_first | {d.kind for d in ours if d.step == 0}
+    if stepped:  # other completions take other time
+        kinds -= {"memory", "speed"}
     if not kinds:
         kinds = {d.kind for d in ours}
     return tuple(kind for kind in CHAIN if kind in kinds)
