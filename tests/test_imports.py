@@ -140,6 +140,7 @@ ORDER = (
     "baselining",
     "bisect",
     "release_list",
+    "bisect_question",
     "trial",
     "bisect_text",
     "bisecting",
