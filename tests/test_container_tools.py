@@ -30,6 +30,7 @@ OURS = (
     "harness/cli.py",
     "harness/worker/assets",
     "benchmarks/cpu.yaml",
+    "benchmarks/baselines/README.md",
     "pyproject.toml",
     "wheels/a.whl",
 )
