@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 from math_verify.errors import TimeoutException
 from math_verify.utils import timeout
+from safetensors.numpy import load_file, save_file
 
 from harness.compare.replay import evaluation_changed, replay_differences
 from harness.replaying import record_replay
@@ -87,9 +88,25 @@ def ask(*arguments: str, path: Path | None = None) -> str:
     return done.stdout
 
 
-def play(output: Path, path: Path | None = None) -> Played:
-    ask(str(output), path=path)
+def play(output: Path, *options: str, path: Path | None = None) -> Played:
+    ask(str(output), *options, path=path)
     return Played.model_validate_json(output.read_bytes())
+
+
+def play_edited(folder: Path, part: str, file: str, old: str, new: str) -> Played:
+    """Play one part back with a copy of the installed TRL in which one line is another."""
+    source = Path(find_spec("trl").submodule_search_locations[0])
+    copied = folder / "edited" / "trl"
+    shutil.copytree(source, copied, ignore=shutil.ignore_patterns("__pycache__"))
+    text = (copied / file).read_text()
+    assert text.count(old) == 1
+    (copied / file).write_text(text.replace(old, new))
+    return play(folder / "replay.json", "--only", part, path=copied.parent)
+
+
+def of_part(played: Played, *parts: str) -> dict:
+    """The values of some parts, and which corpus they are of."""
+    return {n: v for n, v in played.values.items() if n.startswith((*parts, "corpus/"))}
 
 
 @pytest.fixture(scope="module")
@@ -134,43 +151,51 @@ def test_the_answers_are_the_right_ones(played):
     assert values["data/collator/packed"].count("-100") == 4  # the first token of each sequence
 
 
-def edited(folder: Path, file: str, old: str, new: str) -> Path:
-    """A copy of the installed TRL with one line changed, to be put first on the path."""
-    source = Path(find_spec("trl").submodule_search_locations[0])
-    shutil.copytree(source, folder / "trl", ignore=shutil.ignore_patterns("__pycache__"))
-    path = folder / "trl" / file
-    text = path.read_text()
-    assert text.count(old) == 1
-    path.write_text(text.replace(old, new))
-    return folder
-
-
 @pytest.mark.slow
 def test_an_edited_reward_is_a_change_of_that_reward_alone(played, tmp_path):
-    folder = edited(
-        tmp_path / "edited",
+    edited = play_edited(
+        tmp_path,
+        "rewards",
         "rewards/format_rewards.py",
         "[1.0 if match else 0.0 for match in matches]",
         "[0.5 if match else 0.0 for match in matches]",
     )
-    found = replay_differences(played.values, play(tmp_path / "replay.json", folder).values)
+    found = replay_differences(of_part(played, "reward/"), edited.values)
     assert [(d.what, d.kind, d.word) for d in found] == [
         ("reward/think_format_reward", "reward", "changed")
     ]
-    assert "thought-boxed: 1.0 became 0.5" in found[0].sentence
+    assert "1.0 became 0.5" in found[0].sentence
     assert not evaluation_changed(found)
 
 
 @pytest.mark.slow
 def test_labels_that_lose_their_last_token_are_a_change_of_data_and_loss(played, tmp_path):
-    folder = edited(
-        tmp_path / "edited",
+    edited = play_edited(
+        tmp_path,
+        "rows",
         "trainer/sft_trainer.py",
         "        labels = [torch.tensor(lbl) for lbl in labels]\n",
         "        labels = [torch.tensor([*lbl[:-1], -100]) for lbl in labels]\n",
     )
-    found = replay_differences(played.values, play(tmp_path / "replay.json", folder).values)
-    changed = {d.what for d in found if d.word == "changed"}
-    assert {"data/collator", "data/sft", "loss/sft"} <= changed
-    assert {d.kind for d in found if d.what == "evaluation/nll"} == {"evaluation"}
-    assert not {what for what in changed if what.startswith(("reward/", "token/", "template/"))}
+    rows = of_part(played, "data/sft", "data/collator", "data/pack_dataset", "loss/sft")
+    found = replay_differences(rows, edited.values)
+    assert {(d.what, d.kind, d.word) for d in found} == {
+        ("data/collator", "data", "changed"),
+        ("data/sft", "data", "changed"),
+        ("loss/sft", "loss", "changed"),
+    }
+    assert "trained_tokens" in next(d.sentence for d in found if d.what == "data/sft")
+
+
+@pytest.mark.slow
+def test_another_checkpoint_is_a_change_of_the_evaluation(played, tmp_path):
+    other = tmp_path / "other"
+    shutil.copytree(FOLDER.parent / "micro-llama", other)
+    weights = load_file(other / "model.safetensors")
+    weights["model.norm.weight"] = weights["model.norm.weight"] * 1.5
+    save_file(weights, other / "model.safetensors", metadata={"format": "pt"})
+    edited = play(tmp_path / "r.json", "--only", "checkpoint", "--checkpoint", str(other))
+    found = replay_differences(of_part(played, "evaluation/"), edited.values)
+    assert evaluation_changed(found)
+    assert {d.kind for d in found} == {"evaluation"}
+    assert "evaluation/nll" in {d.what for d in found}

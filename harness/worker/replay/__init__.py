@@ -9,7 +9,7 @@ The contract. OUTPUT.json is one JSON object: {"format": 1, "values": {NAME: VAL
 "notes": [SENTENCE, …]}. A name such as `reward/accuracy_reward/fraction` says what, of which function, for
 which row; a value is text, a number, a bool or null. What a release does not have is listed as absent; what
 raises has `raises TYPE` for its value. `--checkpoint DIR` evaluates another model than the embedded one,
-`--fingerprint` prints a hash of what is installed, at once, instead.
+`--only PART` plays one part back, `--fingerprint` prints a hash of what is installed, at once, instead.
 
 What this leaves out: training, which the probes look at, and comparing (`compare/replay`).
 """

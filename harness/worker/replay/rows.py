@@ -168,7 +168,7 @@ def _loss(trainer: Any, batch: dict[str, Any]) -> float:
     trainer.model.train()
     loss = trainer.compute_loss(trainer.model, batch)
     loss.backward()
-    return float(loss)
+    return float(loss.detach())
 
 
 def _gradient(model: torch.nn.Module) -> float:
