@@ -1,12 +1,13 @@
 """`harness compare BASE CANDIDATE`: did training change, where, and is it real?
 
-What this leaves out: the layers (`compare/`), and pages for people and pull requests.
+What this leaves out: the layers and the pages (`compare/`).
 """
 
 from __future__ import annotations
 
 import importlib
 import json
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -35,6 +36,7 @@ Exit codes: 0 the same, or every change acknowledged; 4 changed; 6 not enough ev
 # The words of --fail-on; the models that they stand for are imported by the command.
 FAIL_ON = ("changed", "undecided", "not-comparable", "unsupported")
 MOST_LINES = 12
+MOST_CAUSES = 3
 
 
 def parse_fail_on(
@@ -91,7 +93,7 @@ def parse_fail_on(
     "-o",
     "--output-dir",
     type=click.Path(path_type=Path, file_okay=False),
-    help="write comparison.json there",
+    help="write the page, Markdown for a pull request, JUnit XML and the data there",
 )
 @JSON
 @click.option("--quiet", "-q", is_flag=True, help="the sentence alone")
@@ -109,7 +111,10 @@ def compare(
 ) -> int:
     """Say whether training changed between two studies, or between a baseline and a study."""
     from harness.compare.concluding import exit_code
+    from harness.compare.explain import explain
+    from harness.compare.github import tell_github
     from harness.compare.limits import Limits
+    from harness.compare.page import write_files
     from harness.compare.verdict import compare_sides
     from harness.terminal import complain
 
@@ -119,12 +124,15 @@ def compare(
     if reruns and comparison.suspected:
         folders = (Path(base), Path(candidate))
         comparison = _confirm(comparison, folders, limits, (*known, *more), theirs, quiet)
+    comparison = explain(comparison, ours, theirs)
     if output_dir is not None:
-        write_files(output_dir, comparison)
+        write_files(output_dir, comparison, ours, theirs)
     if is_json:
         click.echo(comparison.model_dump_json(indent=1))
     else:
         print_comparison(comparison, is_quiet=quiet)
+    if not is_json:  # annotations are lines on stdout, where JSON stands alone
+        tell_github(comparison, os.environ, click.echo)
     damaged = (*ours.unreadable, *theirs.unreadable)
     for problem in damaged:
         complain(problem)
@@ -146,16 +154,6 @@ def open_side(word: str) -> tuple[Side, tuple[Acknowledged, ...]]:
     return found
 
 
-def write_files(folder: Path, comparison: Comparison) -> None:
-    """Write a comparison's files into a folder. Raises: MachineError if they can't be written."""
-    from harness.files import disk_errors, write_atomically
-
-    data = comparison.model_dump_json(indent=1).encode() + b"\n"
-    with disk_errors(folder):
-        folder.mkdir(parents=True, exist_ok=True)
-        write_atomically(folder / "comparison.json", data)
-
-
 def print_comparison(comparison: Comparison, *, is_quiet: bool = False) -> None:
     """Print the sentence, the A/A count, a row for every cell, and what both sides were made of."""
     from rich.text import Text
@@ -170,6 +168,10 @@ def print_comparison(comparison: Comparison, *, is_quiet: bool = False) -> None:
     console.print(Text(harmless(control_line(comparison))))
     for note in comparison.notes:
         console.print(Text(harmless(note), style="yellow"))
+    for cause in comparison.causes[:MOST_CAUSES]:
+        console.print(Text(harmless(f"likely cause: {cause.sentence}")))
+    for notice in comparison.notices:
+        console.print(Text(harmless(f"notice: {notice}")))
     table = plain_table("pair", "arm", "verdict", "step", "what", "base", "candidate", "in words")
     for cell in comparison.cells:
         table.add_row(*(Text(harmless(text)) for text in cell_row(cell)))

@@ -9,8 +9,7 @@ import pytest
 from trl.rewards import accuracy_reward, reasoning_accuracy_reward
 
 from harness.errors import ConfigError, MachineError
-from harness.settings import DatasetSpec, Model
-from harness.settings import DATASETS
+from harness.settings import DATASETS, DatasetSpec, Model
 from harness.worker.data import FIXTURES, Request, load_splits
 from harness.worker.data.answers import INSTRUCTION
 from harness.worker.models import load_model

@@ -1,4 +1,4 @@
-"""What is no step: dtypes, the parameters before training, the probe's checks, evaluations, the replay.
+"""What is no step: dtypes, the parameters before training, the probe's checks, evaluations.
 
 All of it is looked at before or after training. An evaluation of the untrained model that differs is a
 change of evaluating, never of training; one after training, of weights that differ, follows from those.
@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 from harness.compare.model import Difference, Kind, Word
 from harness.compare.numbers import became, row_gap
-from harness.compare.side import RunSide, Side
+from harness.compare.side import RunSide
 
 BEFORE = 0  # the step that stands for 'before training'
 GROWN = 1e-3  # what rounding grows to over a run
@@ -33,15 +33,6 @@ _CHECKS: tuple[tuple[str, Kind], ...] = (
 )
 # Looked at after training: what it comes to. The others say by what means training goes.
 AFTER = ("resume", "reload", "merge", "generation")
-# The same for an item of the replay.
-_ITEMS: tuple[tuple[str, Kind], ...] = (
-    ("reward", "reward"),
-    ("chat", "data"),
-    ("template", "data"),
-    ("token", "data"),
-    ("evaluation", "evaluation"),
-    ("nll", "evaluation"),
-)
 
 
 def compare_checks(
@@ -102,23 +93,6 @@ def compare_evaluations(
             )
         )
     return found
-
-
-def compare_replay(base: Side, candidate: Side) -> list[Difference]:
-    """Compare what both stacks make of the frozen corpus, exactly; an item of one side is left out."""
-    return [
-        Difference(
-            layer="replay",
-            kind=_kind(item, _ITEMS, "data"),
-            what=item,
-            word="changed",
-            base=value,
-            candidate=candidate.replay[item],
-            sentence=f"{item}: {became(value, candidate.replay[item])}",
-        )
-        for item, value in base.replay.items()
-        if item in candidate.replay and candidate.replay[item] != value
-    ]
 
 
 def _before(base: RunSide, candidate: RunSide) -> Iterator[Difference]:

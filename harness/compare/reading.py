@@ -16,6 +16,7 @@ from harness.errors import ConfigError, StudyError
 from harness.frozen import content_hash
 from harness.probe import PROBE_FILE, Probe
 from harness.record import StepRow
+from harness.replays import read_replay
 from harness.spec import Matrix
 from harness.store import Store, read_model
 from harness.view import RunView, StudyView, load_view
@@ -50,6 +51,11 @@ def side_of(view: StudyView, store: Store) -> Side:
     first: Mapping[str, Any] = environments[0] if environments else {}
     packages = _packages(first)
     problems += _mixed_packages(environments)
+    try:
+        replay = read_replay(store.root)
+    except StudyError as error:
+        problems.append(str(error))
+        replay = {}
     return Side(
         label=_label(view, packages),
         matrix_name=view.study.matrix_name,
@@ -61,6 +67,7 @@ def side_of(view: StudyView, store: Store) -> Side:
         platform=_platform(first),
         variables={k: str(v) for k, v in _mapping(first.get("variables")).items()},
         runs=tuple(_run(view.matrix, run, store, problems) for run in view.runs),
+        replay=replay,
         margins={name: pair.margin for name, pair in view.matrix.pairs.items()},
         unreadable=tuple(dict.fromkeys(problems)),
         repeats=_repeats(view.matrix),

@@ -11,7 +11,6 @@ from collections.abc import Sequence
 from harness.compare.accepting import accept
 from harness.compare.asked import compare_stacks, fold, package_changes
 from harness.compare.cells import Setting, build_cell, comparable_pairs, compare_all_runs
-from harness.compare.checks import compare_replay
 from harness.compare.concluding import conclude
 from harness.compare.confirming import suspected_cells
 from harness.compare.controls import control_of, demote_noise, noise_of
@@ -21,6 +20,7 @@ from harness.compare.limits import Limits
 from harness.compare.machine import looseness, machine_differences
 from harness.compare.memory import compare_memory
 from harness.compare.model import Acknowledged, Cell, Comparison, Control, Difference
+from harness.compare.replay import replay_differences
 from harness.compare.side import Side
 from harness.compare.speed import compare_speed
 from harness.compare.statistics import Terms
@@ -51,7 +51,9 @@ def compare_sides(
         sentence="",
         cells=tuple(suspected.cells),
         asked=(*_folded_arguments(built), *compare_stacks(base, candidate, machines)),
-        replay=tuple(demote_noise(compare_replay(base, candidate), setting.noise)),
+        replay=tuple(
+            demote_noise(replay_differences(base.replay, candidate.replay), setting.noise)
+        ),
         controls=controls,
         packages=package_changes(base, candidate),
         notes=tuple(_notes(base, candidate, setting, machines, controls)),
