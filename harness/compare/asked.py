@@ -101,8 +101,8 @@ def argument_counts(argument: Argument, stacks: Stacks, *, trains_otherwise: boo
 
 def fold(found: Iterable[tuple[str, Difference]], cells: Sequence[str]) -> list[Difference]:
     """Say once what is the same in several cells: (cell, difference) → differences with their places."""
-    places: dict[tuple[str, str], list[str]] = {}
-    first: dict[tuple[str, str], Difference] = {}
+    places: dict[tuple[str, Word], list[str]] = {}
+    first: dict[tuple[str, Word], Difference] = {}
     for cell, each in found:
         key = (each.sentence, each.word)
         first.setdefault(key, each)

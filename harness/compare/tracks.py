@@ -70,7 +70,7 @@ def hashes_of(run: RunSide) -> dict[str, Hashes]:
         "parameters": Hashes("parameters", "weights", tuple((step.sha256,) for step in steps)),
     }
     for name in _names(step.hashes for step in steps):
-        kind = next((k for word, k in _HASHES if name.startswith(word)), "data")
+        kind: Kind = next((k for word, k in _HASHES if name.startswith(word)), "data")
         rows = tuple((step.hashes.get(name, ""),) for step in steps)
         found[f"hash/{name}"] = Hashes(f"hash/{name}", kind, rows)
     return found
@@ -98,7 +98,7 @@ def _probed(task: Task, probe: Probe) -> Iterator[Track]:
         yield _single(f"count/{name}", _count_kind(task, name), amounts, 0.0, is_counted=True)
     for name in _names(step.numbers for step in steps):
         numbers = [step.numbers.get(name) for step in steps]
-        kind = next((k for word, k in _NUMBERS if name.startswith(word)), "loss")
+        kind: Kind = next((k for word, k in _NUMBERS if name.startswith(word)), "loss")
         scale = 0.0 if kind == "configuration" else UNIT_SCALE
         yield _single(f"number/{name}", kind, numbers, scale)
     yield from _groups("gradient", "gradient", steps)

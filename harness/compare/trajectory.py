@@ -67,7 +67,7 @@ def compare_trajectory(
 
 def residuals(base: Track, candidate: Track) -> Residuals:
     """Return the residual series of a track that has one number a step."""
-    values = []
+    values: list[float | None] = []
     for b, c, scale in zip(base.rows, candidate.rows, base.scales, strict=False):
         first, second = (b[0] if len(b) == 1 else None), (c[0] if len(c) == 1 else None)
         if first is None or second is None:
