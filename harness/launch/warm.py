@@ -143,7 +143,7 @@ class ForkServer:
                 raise MachineError(
                     f"the fork server was not ready after {READY_S:.0f} s; try --cold"
                 )
-        if self._state["has_touched_cuda"]:
+        if self._state["has_started_cuda"]:
             raise MachineError(
                 "a library started CUDA while it was imported, so that forked workers could not "
                 "use the GPU; run with --cold"

@@ -16,6 +16,7 @@ worker's own (`confine`, `__main__`).
 from __future__ import annotations
 
 import argparse
+import ctypes
 import gc
 import importlib
 import json
@@ -43,6 +44,7 @@ PRELOAD = (
     "trl.rewards:accuracy_reward",
     "harness.worker.sft", "harness.worker.grpo", "harness.measure.environment",
 )  # fmt: skip
+_CUDA_NOT_STARTED = 3  # CUDA_ERROR_NOT_INITIALIZED (cuda.h, CUresult)
 # Answers that transformers and accelerate keep about devices; a worker sees other devices than the
 # server does.
 _CACHED_ANSWERS = ("transformers.utils.import_utils", "accelerate.utils.imports")
@@ -234,12 +236,24 @@ def native_threads() -> int:
         return 1
 
 
-def has_touched_cuda() -> bool:
-    """Whether the CUDA driver is loaded here, after which a forked child could not use it."""
+def has_started_cuda() -> bool:
+    """Whether the CUDA driver was started here, after which a forked child could not use it.
+
+    That its library is mapped says nothing: torch's CUDA builds map it when they are imported. Asked
+    before `cuInit`, the driver answers that it was not initialised, and starts nothing.
+    """
     try:
-        return "libcuda.so" in Path("/proc/self/maps").read_text(encoding="utf-8")
+        lines = Path("/proc/self/maps").read_text(encoding="utf-8").splitlines()
     except OSError:
         return False
+    mapped = next((line.split(maxsplit=5)[5] for line in lines if "/libcuda.so" in line), None)
+    if mapped is None:
+        return False
+    try:
+        answer = ctypes.CDLL(mapped).cuDeviceGetCount(ctypes.byref(ctypes.c_int()))
+    except (OSError, AttributeError):
+        return True  # a driver that can't be asked
+    return bool(answer != _CUDA_NOT_STARTED)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -265,7 +279,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     gc.freeze()  # the collector would write to, and so copy, pages shared with the children
     # From here on a closed socket ends the server, which then ends its workers' groups first.
     set_parent_death_signal(0)
-    state = {"threads": native_threads(), "has_touched_cuda": has_touched_cuda()}
+    state = {"threads": native_threads(), "has_started_cuda": has_started_cuda()}
     server.tell(ready={**state, "import_s": time.monotonic() - begin})
     try:
         server.serve()
