@@ -1,8 +1,9 @@
 """NVML through `pynvml`: what a GPU, found by its UUID, reads at an instant.
 
-Device memory is read at every sample, the rest once a second: power and utilisation update no
-faster, and a process list holds a lock of the whole driver. A reading that can't be had is None and
-leaves one note; nothing here raises for a missing library, driver, permission or lost device.
+Memory is read at every sample, that of the worker's processes too: a phase may be over within a
+second, and its peak with it. The rest is read once a second: it updates no faster, and the energy
+counter alone takes milliseconds. A reading that can't be had is None and leaves one note; nothing here
+raises for a missing library, driver, permission or lost device.
 What this leaves out: NVLink and per-process utilisation; listing GPUs is in `gpus`.
 """
 
@@ -179,7 +180,12 @@ class NvmlSource:
         """Return the GPU's sample; every field is None once the GPU can't be read."""
         if self._handle is None:
             return []
-        sample = Sample(t_ns, self.uuid, nvml_device_bytes=self._device_bytes())
+        sample = Sample(
+            t_ns,
+            self.uuid,
+            nvml_device_bytes=self._device_bytes(),
+            nvml_process_bytes=self._process_bytes() if self._is_pid_trusted else None,
+        )
         now = self._clock()
         if self._slow_at is None or now - self._slow_at >= SLOW_S:
             self._slow_at = now
@@ -224,7 +230,6 @@ class NvmlSource:
         celsius = ask("temperature", lambda: nvml.nvmlDeviceGetTemperature(handle, _SENSOR_GPU))
         clock_mhz = ask("SM clock", lambda: nvml.nvmlDeviceGetClockInfo(handle, _CLOCK_SM))
         return sample._replace(
-            nvml_process_bytes=self._process_bytes() if self._is_pid_trusted else None,
             utilization_percent=None if rates is None else float(rates.gpu),
             power_w=None if power_mw is None else power_mw / 1000,
             energy_j=None if energy_mj is None else energy_mj / 1000,

@@ -4,6 +4,8 @@ A phase mark costs a few microseconds and one short write, outside the optimizer
 On CUDA torch's peak counters are read and reset at every edge of a phase, so that each phase has a
 peak of its own; a nested phase (generate inside train) is not counted in the outer one. Kernels run
 after the call that queued them has returned, so an edge first waits until the GPU has done its work.
+torch keeps freed memory for itself; a phase that stands apart gives it back on both edges, or what an
+evaluation held would be read, by torch and by NVML, as held in the training after it.
 Of several processes of a run the first one keeps the journal; the others keep a silent one.
 """
 
@@ -31,6 +33,7 @@ class Journal:
         is_cuda: bool,
         wait_for_gpu: Callable[[], object] | None = None,
         is_silent: bool = False,
+        free_cache: Callable[[], object] | None = None,
     ) -> None:
         steps, phases = attempt / "steps.jsonl", attempt / "phases.jsonl"
         if is_silent:
@@ -41,6 +44,7 @@ class Journal:
         self._process = psutil.Process()
         self._is_cuda = is_cuda
         self._wait_for_gpu = wait_for_gpu or (torch.cuda.synchronize if is_cuda else None)
+        self._free_cache = free_cache or (torch.cuda.empty_cache if is_cuda else lambda: None)
         self._open: list[list[int]] = []  # per open phase: [allocated peak, reserved peak], bytes
         self.current_step = 0
         self.spans: dict[str, int] = {}  # phase → how often it ended
@@ -67,14 +71,21 @@ class Journal:
         return time.monotonic_ns()
 
     @contextmanager
-    def phase(self, name: Phase) -> Iterator[None]:
-        """Mark a span; written when it ends, also when it ends by an exception."""
+    def phase(self, name: Phase, *, is_apart: bool = False) -> Iterator[None]:
+        """Mark a span; written when it ends, also when it ends by an exception.
+
+        `is_apart`: no memory that torch keeps is carried into it or out of it.
+        """
+        if is_apart:
+            self._free_cache()
         begin_ns = self.now_ns()
         self._fold_peaks()
         self._open.append([0, 0])
         end_ns = None
         try:
             yield
+            if is_apart:
+                self._free_cache()
             end_ns = self.now_ns()
         finally:
             # After an exception the GPU may refuse to answer: what was raised is worth more.
