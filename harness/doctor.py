@@ -33,11 +33,13 @@ from harness.doctor_engine import Ask, ask_docker, check_engine
 from harness.doctor_gpu import check_gpus, check_pids, check_use
 from harness.doctor_host import (
     Shared,
+    check_compiler,
     check_cores,
     check_memory,
     check_packages,
     check_place,
     check_shared,
+    compiler_lack,
     read_shared,
 )
 from harness.doctor_hub import check_repositories, check_token
@@ -107,6 +109,7 @@ class Machine:
     hub_cache: Room
     harness_cache: Room
     scratch: Room
+    compiler_lack: str | None = None  # what Triton would lack to compile with
     look: Callable[[Path], Room] = look  # at the folder of a study
 
     @property
@@ -157,6 +160,7 @@ def survey() -> Machine:
         hub_cache=look(Path(constants.HF_HUB_CACHE)),
         harness_cache=look(cache_dir()),
         scratch=look(Path(environ.get("TMPDIR") or "/tmp")),  # noqa: S108 - where Python looks
+        compiler_lack=compiler_lack(environ),
     )
 
 
@@ -194,7 +198,11 @@ def judge(needs: Needs, machine: Machine, results: Room, trains: Installation) -
         harness_folder(needs, machine.harness_cache),
     )
     return [
-        *trains.check(check_packages(needs, is_container=is_container), *check_extras(needs)),
+        *trains.check(
+            check_packages(needs, is_container=is_container),
+            *check_extras(needs),
+            *check_compiler(needs, machine.compiler_lack, has_tiles=machine.ground.has_tiles),
+        ),
         check_place(needs, machine.signs, machine.environ, machine.uid, machine.gid),
         check_cores(machine.cores, machine.limits),
         check_memory(needs, machine.ram),

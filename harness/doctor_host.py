@@ -1,8 +1,10 @@
-"""The machine, or what a container leaves of it: packages, cores, memory, shared memory."""
+"""The machine, or what a container leaves of it: packages, a compiler, cores, memory, shared memory."""
 
 from __future__ import annotations
 
 import os
+import shutil
+import sysconfig
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
@@ -60,6 +62,30 @@ def check_packages(
         return Check("software", "packages", "problem", text, advice, found)
     listed = ", ".join(f"{name} {version}" for name, version in found.items())
     return Check("software", "packages", "ok", listed, value=found)
+
+
+def compiler_lack(
+    environ: Mapping[str, str],
+    which: Callable[[str], str | None] = shutil.which,
+    headers: Path | None = None,
+) -> str | None:
+    """Say what Triton would lack to compile its launcher; None if nothing. It looks where Triton does."""
+    named = environ.get("CC")
+    if named and which(named) is None:
+        return f"CC names {named!r}, and there is no such compiler"
+    if not named and which("gcc") is None and which("clang") is None:
+        return "there is no C compiler (gcc or clang)"
+    headers = headers or Path(sysconfig.get_paths()["include"])
+    return None if (headers / "Python.h").is_file() else "Python's headers (Python.h) are missing"
+
+
+def check_compiler(needs: Needs, lack: str | None, *, has_tiles: bool) -> list[Check]:
+    """Report a lack where runs on a GPU would end at it: TRL scores tokens with a Triton kernel."""
+    if lack is None or not (needs.uses_gpu and has_tiles):
+        return []
+    text = f"{lack}: Triton compiles with it when a kernel first runs, in a run's first step"
+    advice = "install a compiler and the headers (Debian, Ubuntu: gcc libc6-dev python3-dev)"
+    return [Check("software", "compiler", "problem", text, advice)]
 
 
 def check_place(

@@ -9,11 +9,13 @@ import pytest
 
 from harness.doctor_host import (
     Shared,
+    check_compiler,
     check_cores,
     check_memory,
     check_packages,
     check_place,
     check_shared,
+    compiler_lack,
     read_shared,
 )
 from harness.matrix import expand, parse_matrix
@@ -57,6 +59,30 @@ def test_missing_packages_are_mended_where_they_come_from():
     assert check_packages(needs("cpu"), find_version=missing).advice == "run `make setup`"
     inside = check_packages(needs("cpu"), is_container=True, find_version=missing)
     assert inside.advice == "build the image again"
+
+
+def test_triton_lacks_a_compiler_that_is_named_or_found_or_pythons_headers(tmp_path):
+    def which(*there):
+        return lambda name: f"/usr/bin/{name}" if name in there else None
+
+    (tmp_path / "Python.h").touch()
+    assert compiler_lack({}, which("gcc"), tmp_path) is None
+    assert compiler_lack({}, which("clang"), tmp_path) is None
+    assert compiler_lack({"CC": "icx"}, which("icx"), tmp_path) is None
+    assert "no C compiler" in compiler_lack({}, which(), tmp_path)
+    assert "CC names 'icx'" in compiler_lack({"CC": "icx"}, which("gcc"), tmp_path)
+    assert "Python.h" in compiler_lack({}, which("gcc"), tmp_path / "elsewhere")
+
+
+def test_a_compiler_is_missed_where_a_run_would_end_without_it():
+    lack = "there is no C compiler"
+    (check,) = check_compiler(needs("blog"), lack, has_tiles=True)
+    assert (check.word, check.name) == ("problem", "compiler")
+    assert check.text.startswith(lack)
+    assert "python3-dev" in check.advice
+    assert check_compiler(needs("blog"), None, has_tiles=True) == []
+    assert check_compiler(needs("blog"), lack, has_tiles=False) == []  # TRL before 1.15
+    assert check_compiler(needs("cpu"), lack, has_tiles=True) == []
 
 
 def test_a_host_is_told_from_a_container_and_its_image():
