@@ -141,6 +141,10 @@ def evaluation(spec: RunSpec, facts: ModelFacts, load: Workload, size: ElementBy
             f"keys and values of {rows} held-out completions (evaluation.batch_size), transformers"
         )
     else:
-        each = facts.vocab * (size.compute + 4 + 4)
-        note = f"logits of {rows} held-out rows (evaluation.batch_size), in float32 too"
+        # Measured on a GPU (docs/gpu.md): the logits, a copy of those that count, and both steps of
+        # cross entropy in float32 stand at once.
+        each = facts.vocab * (2 * size.compute + 4 + 4)
+        note = (
+            f"logits of {rows} held-out rows (evaluation.batch_size), twice, and in float32 twice"
+        )
     return Term(name="evaluation", bytes=tokens * each, note=note)

@@ -133,7 +133,7 @@ def test_a_sleeping_pool_counts_only_beyond_the_training_step():
 
 def test_held_out_rows_count_beyond_the_training_step_alone():
     spec = run_of("sft-8b.lora-r256")
-    logits = 2 * 2048 * 151936 * 10
+    logits = 2 * 2048 * 151936 * 12
     memory = estimated("sft-8b.lora-r256")
     step = memory.bytes_of("activations") + memory.bytes_of("logits")
     assert memory.bytes_of("evaluation") == logits - step
