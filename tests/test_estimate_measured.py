@@ -52,7 +52,7 @@ def test_the_whole_estimate_is_no_less_than_what_the_gpu_held_while_steps_ran(ru
 
 @pytest.mark.parametrize("run", [p for p in SFT if p.values[0]["spec"]["lora"]])
 def test_a_held_out_evaluation_is_estimated_within_a_tenth(run):
-    """Where it takes more than a step. The estimate leaves an adapter its gradients, which are gone by then."""
+    """Where it takes more than a step; by then an adapter has no gradients, which the estimate counts."""
     memory = estimated(run)
     if memory.bytes_of("evaluation"):
         held = memory.total_bytes - memory.bytes_of("overhead")
