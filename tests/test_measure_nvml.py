@@ -58,6 +58,25 @@ def test_slow_readings_come_once_a_second_and_are_null_between():
     assert all(row.nvml_process_bytes == GIB for row in rows)
 
 
+@pytest.mark.parametrize(
+    ("list_s", "read"), [(0.0001, 41), (0.004, 5)], ids=["a quick list", "a slow one"]
+)
+def test_a_slow_process_list_comes_once_a_second_from_its_third_on(list_s, read):
+    clock, nvml = Clock(), FakeNvml(processes=[process(10, GIB)])
+
+    def tree_pids():
+        clock.now += list_s
+        return frozenset({10})
+
+    reader = source(nvml, clock, tree_pids=tree_pids)
+    rows = []
+    for tick in range(41):
+        clock.now = tick * 0.05
+        rows += reader.read(tick)
+    assert sum(row.nvml_process_bytes is not None for row in rows) == read
+    assert any("read once a second" in note for note in reader.notes) == (read < 41)
+
+
 @pytest.mark.parametrize("code", [13, 2, 25])
 def test_an_old_driver_falls_back_to_version_1_and_says_so(code):
     reader = source(FakeNvml(faults={"v2": code}))

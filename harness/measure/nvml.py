@@ -1,9 +1,9 @@
 """NVML through `pynvml`: what a GPU, found by its UUID, reads at an instant.
 
-Memory is read at every sample, that of the worker's processes too: a phase may be over within a
-second, and its peak with it. The rest is read once a second: it updates no faster, and the energy
-counter alone takes milliseconds. A reading that can't be had is None and leaves one note; nothing here
-raises for a missing library, driver, permission or lost device.
+Memory is read at every sample, that of the worker's processes too where the driver lists them
+quickly: a phase may be over within a second, and its peak with it. The rest is read once a second: it
+updates no faster, and the energy counter alone takes milliseconds. A reading that can't be had is None and
+leaves one note; nothing here raises for a missing library, driver, permission or lost device.
 What this leaves out: NVLink and per-process utilisation; listing GPUs is in `gpus`.
 """
 
@@ -22,6 +22,9 @@ from typing import Any, Protocol, TypeVar, cast
 from harness.measure.sources import Sample
 
 SLOW_S = 1.0
+# A list of processes holds a lock of the whole driver: 33 µs on one machine, milliseconds on another.
+QUICK_S = 0.001
+SLOW_LISTS = 3  # in a row: one alone can be the scheduler's doing
 # NVML's return codes (nvml.h, nvmlReturn_t).
 _UNSUPPORTED = {
     2: "invalid argument", 3: "not supported", 4: "no permission", 13: "not in this driver",
@@ -158,6 +161,8 @@ class NvmlSource:
         self._ask = Asker(nvml)
         self._lenses: dict[str, None] = {}
         self._slow_at: float | None = None
+        self._lists_quickly = True
+        self._slow_lists = 0  # in a row
         self._version: int | None = nvml.nvmlMemory_v2
         self._handle = self._ask(f"GPU {uuid}", lambda: nvml.nvmlDeviceGetHandleByUUID(uuid))
         self._is_pid_trusted = has_host_pids() if is_pid_trusted is None else is_pid_trusted
@@ -180,17 +185,25 @@ class NvmlSource:
         """Return the GPU's sample; every field is None once the GPU can't be read."""
         if self._handle is None:
             return []
-        sample = Sample(
-            t_ns,
-            self.uuid,
-            nvml_device_bytes=self._device_bytes(),
-            nvml_process_bytes=self._process_bytes() if self._is_pid_trusted else None,
-        )
+        sample = Sample(t_ns, self.uuid, nvml_device_bytes=self._device_bytes())
         now = self._clock()
-        if self._slow_at is None or now - self._slow_at >= SLOW_S:
+        is_second = self._slow_at is None or now - self._slow_at >= SLOW_S
+        if self._is_pid_trusted and (is_second or self._lists_quickly):
+            sample = sample._replace(nvml_process_bytes=self._process_bytes())
+            self._judge_list(self._clock() - now)
+        if is_second:
             self._slow_at = now
             sample = self._with_slow_readings(sample)
         return [sample]
+
+    def _judge_list(self, took_s: float) -> None:
+        """Stop listing processes at every sample once several lists in a row were slow."""
+        self._slow_lists = self._slow_lists + 1 if took_s > QUICK_S else 0
+        if self._lists_quickly and self._slow_lists >= SLOW_LISTS:
+            self._lists_quickly = False
+            self._ask.note(
+                f"NVML process memory is read once a second: a list of processes took {took_s * 1e3:.1f} ms"
+            )
 
     def _choose_memory_version(self) -> None:
         # Version 1 counts memory that the driver keeps for itself as used: 912 MB against 8 MB on
