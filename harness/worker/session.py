@@ -180,7 +180,7 @@ def train(
     def evaluate(step: int, *splits: Split) -> None:
         for split in splits:
             if len(rows[split]):
-                with session.journal.phase("evaluate", is_apart=True):
+                with session.journal.phase("evaluate"):
                     progress.evaluations.append(measure(split, step))
 
     def evaluate_on_the_way(step: int) -> None:
