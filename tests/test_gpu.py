@@ -50,7 +50,7 @@ import torch
 from harness.worker.journal import Journal
 journal = Journal(Path(sys.argv[1]), is_cuda=True)
 for name, mib in (("evaluate", 512), ("train", 1)):
-    with journal.phase(name, is_apart=name == "evaluate"):
+    with journal.phase(name):
         torch.empty(mib * 2**20, dtype=torch.uint8, device="cuda")
 """
 SUPERVISOR = """

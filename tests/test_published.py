@@ -1,4 +1,4 @@
-"""The published report of findings-cpu is of the matrix that ships, and its controls came out."""
+"""The published report of findings-cpu is of the matrix that ships, its controls came out, it repeats."""
 
 from __future__ import annotations
 
@@ -30,3 +30,20 @@ def test_every_claim_has_a_verdict_and_every_control_came_out_as_it_must():
     for name, claim in controls.items():
         assert verdicts[name]["word"] == EXPECTED[claim.role]
         assert verdicts[name]["is_as_expected"]
+
+
+def test_other_seed_blocks_stand_beside_it_and_contradict_no_claim():
+    study = json.loads((REPORT / "study.json").read_text())
+    verdicts = json.loads((REPORT / "verdict.json").read_text())["claims"]
+    repeats = json.loads((REPORT / "repeats.json").read_text())["repeats"]
+    assert [repeat["seed_block"] for repeat in repeats] == [1, 2, 3]
+    seeds = [{run["seed"] for run in study["planned"]}, *(set(r["seeds"]) for r in repeats)]
+    assert len(set.union(*seeds)) == sum(map(len, seeds))  # no two blocks share one
+    for verdict in verdicts:
+        words = {
+            w["word"] for r in repeats for w in r["verdicts"] if w["claim"] == verdict["claim"]
+        }
+        assert words
+        assert not {"supported", "refuted"} <= words | {verdict["word"]}
+    table = (REPORT / "report.md").read_text()
+    assert "The same matrix on other seeds: no claim contradicts itself" in table

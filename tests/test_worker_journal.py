@@ -23,12 +23,12 @@ def test_both_edges_of_a_phase_wait_for_the_gpu(tmp_path):
     assert done == ["waited", "queued", "waited"]
 
 
-def test_only_a_phase_that_stands_apart_gives_back_what_torch_keeps(tmp_path):
+def test_only_an_evaluation_gives_back_what_torch_keeps(tmp_path):
     done: list[str] = []
     journal = Journal(tmp_path, is_cuda=False, free_cache=lambda: done.append("freed"))
     with closing(journal), journal.phase("train"):
         done.append("trained")
-        with journal.phase("evaluate", is_apart=True):
+        with journal.phase("evaluate"):
             done.append("evaluated")
     assert done == ["trained", "freed", "evaluated", "freed"]
 

@@ -4,8 +4,8 @@ A phase mark costs a few microseconds and one short write, outside the optimizer
 On CUDA torch's peak counters are read and reset at every edge of a phase, so that each phase has a
 peak of its own; a nested phase (generate inside train) is not counted in the outer one. Kernels run
 after the call that queued them has returned, so an edge first waits until the GPU has done its work.
-torch keeps freed memory for itself; a phase that stands apart gives it back on both edges, or what an
-evaluation held would be read, by torch and by NVML, as held in the training after it.
+torch keeps freed memory for itself; an evaluation gives it back on both edges, or what it held would be
+read, by torch and by NVML, as held in the training after it.
 Of several processes of a run the first one keeps the journal; the others keep a silent one.
 """
 
@@ -22,6 +22,9 @@ import torch
 
 from harness.files import HEARTBEAT
 from harness.record import Phase, PhaseRow, StepRow
+
+# Phases into which, and out of which, no memory is carried that torch keeps.
+APART: frozenset[Phase] = frozenset({"evaluate"})
 
 
 class Journal:
@@ -71,11 +74,9 @@ class Journal:
         return time.monotonic_ns()
 
     @contextmanager
-    def phase(self, name: Phase, *, is_apart: bool = False) -> Iterator[None]:
-        """Mark a span; written when it ends, also when it ends by an exception.
-
-        `is_apart`: no memory that torch keeps is carried into it or out of it.
-        """
+    def phase(self, name: Phase) -> Iterator[None]:
+        """Mark a span; written when it ends, also when it ends by an exception."""
+        is_apart = name in APART
         if is_apart:
             self._free_cache()
         begin_ns = self.now_ns()

@@ -191,7 +191,7 @@ def train(
     def evaluate(step: int, *splits: Split) -> None:
         for split in splits:
             if len(rows[split]):
-                with session.journal.phase("evaluate", is_apart=True), uncounted(session.recorder):
+                with session.journal.phase("evaluate"), uncounted(session.recorder):
                     progress.evaluations.append(measure(split, step))
 
     def evaluate_on_the_way(step: int) -> None:
