@@ -30,6 +30,11 @@ class ProbeStep(Frozen):
     rss_bytes: Count = Field(
         description="the worker's own RSS after the step, free memory given back first"
     )
+    held: dict[str, Count] = Field(
+        default_factory=dict,
+        description="what is alive after the step: tensors, tensor_bytes (each storage once), objects that "
+        "Python's collector tracks, blocks of Python's allocator",
+    )
     losses: tuple[float | None, ...] = Field(
         description="what the trainer's loss came to, one a micro-batch, as it went into the backward pass"
     )

@@ -41,6 +41,7 @@ REWARDS = (
     "strip_reasoning_accuracy",
     "probe_length",
     "probe_digits",
+    "probe_parity",
     "probe_partial",
     "probe_scale",
 )

@@ -205,3 +205,54 @@ def test_the_drift_is_what_every_group_shares():
     assert shared_drift([(cell, 1.5 if cell.task == "sft" else 1.1) for cell in cells]) == 1.1
     assert shared_drift([(cell, 0.5) for cell in cells]) == 1.0
     assert shared_drift([(cells[0], 9.0)]) == 1.0
+
+
+def holding(name, each_step):
+    """Let a run hold so many more of something after each step."""
+
+    def change(run):
+        return change_steps(run, lambda s: {"held": s.held | {name: 1000 + each_step * s.step}})
+
+    return change
+
+
+@pytest.mark.parametrize(
+    ("name", "a_step"), [("tensors", 1), ("tensor_bytes", 2048), ("objects", 3), ("blocks", 20)]
+)
+def test_what_is_held_a_step_more_is_a_leak_in_one_run(name, a_step):
+    def where(run):
+        return run.pair == "sft-plain" and is_lora(run)
+
+    base = make_side(only(where, holding(name, 2)), pairs=PAIRS)
+    candidate = make_side(only(where, holding(name, 2 + a_step)), pairs=PAIRS)
+    assert changed(base, candidate) == {f"held/{name}": {"sft-plain.lora-r4": "changed"}}
+    assert changed(candidate, base) == {}
+
+
+def test_what_wavers_is_no_leak():
+    def wavers(by):
+        return lambda r: change_steps(
+            r,
+            lambda s: {
+                "held": {"tensors": 200 + 3 * (s.step % by), "tensor_bytes": 10**6 - s.step}
+            },
+        )
+
+    base, candidate = make_side(wavers(1), steps=40), make_side(wavers(4), steps=40)
+    assert changed(base, candidate) == {}
+
+
+def test_a_value_that_is_logged_anew_is_kept_and_no_leak():
+    def logs_more(run):
+        more = {f"new/{i}": (0.5,) * 12 for i in range(5)}
+        return holding("blocks", 60)(run).model_copy(update={"series": run.series | more})
+
+    base = make_side(holding("blocks", 30), pairs=PAIRS)
+    assert changed(base, make_side(logs_more, pairs=PAIRS)) == {}
+    assert "held/blocks" in changed(base, make_side(holding("blocks", 60), pairs=PAIRS))
+
+
+def test_a_leaked_tensor_is_told_once_as_a_tensor():
+    base = make_side(lambda r: holding("blocks", 5)(holding("tensors", 0)(r)), pairs=PAIRS)
+    leak = make_side(lambda r: holding("blocks", 99)(holding("tensors", 4)(r)), pairs=PAIRS)
+    assert set(changed(base, leak)) == {"held/tensors"}

@@ -44,5 +44,5 @@ def test_nothing_is_parsed_to_count_what_they_could_not_judge():
 
 
 def test_an_empty_completion_has_a_score():
-    for name in ("probe_length", "probe_digits", "probe_scale"):
+    for name in ("probe_length", "probe_digits", "probe_parity", "probe_scale"):
         assert REWARDS[name](completions=["", [], [{"content": None}]]) == [0.0, 0.0, 0.0]

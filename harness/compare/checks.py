@@ -16,6 +16,7 @@ BEFORE = 0  # the step that stands for 'before training'
 GROWN = 1e-3  # what rounding grows to over a run
 # What a check speaks of, by the first word of its name.
 _CHECKS: tuple[tuple[str, Kind], ...] = (
+    ("trained", "weights"),
     ("resume", "checkpoint"),
     ("reload", "checkpoint"),
     ("merge", "checkpoint"),
@@ -32,7 +33,7 @@ _CHECKS: tuple[tuple[str, Kind], ...] = (
     ("built", "weights"),
 )
 # Looked at after training: what it comes to. The others say by what means training goes.
-AFTER = ("resume", "reload", "merge", "generation")
+AFTER = ("trained", "resume", "reload", "merge", "generation")
 
 
 def compare_checks(

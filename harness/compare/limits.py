@@ -13,6 +13,7 @@ from pydantic import Field
 
 from harness.frozen import Frozen, PositiveInt
 
+Positive = Annotated[float, Field(gt=0)]
 Ratio = Annotated[float, Field(ge=1)]
 
 
@@ -37,10 +38,19 @@ class Limits(Frozen):
     step_ratio: Ratio = Field(1.25, description="processor time of steps, candidate over base")
     step_s: float = Field(0.005, description="and at least so many seconds a step more")
     construct_ratio: Ratio = Field(1.5, description="processor time of the trainer's constructor")
-    construct_s: float = Field(0.3, description="and at least so many seconds more")
+    construct_s: float = Field(0.05, description="and at least so many seconds more")
     leak_bytes: PositiveInt = Field(
         256 * 1024, description="growth of the worker's RSS a step, more than the base's"
     )
+    leak_tensors: Positive = Field(
+        0.5, description="live tensors that a step adds, more than the base's"
+    )
+    leak_tensor_bytes: Positive = Field(1024, description="and bytes of their storages")
+    leak_objects: Positive = Field(2.5, description="objects tracked by Python's collector")
+    leak_blocks: Positive = Field(
+        16, description="blocks of Python's allocator: a row of a log is some"
+    )
+    leak_blocks_a_key: Positive = Field(4, description="and so many for each value logged anew")
     peak_ratio: Ratio = Field(1.25, description="growth of memory up to its peak")
     peak_bytes: PositiveInt = Field(32 * 2**20, description="and at least so many bytes more")
     throughput_ratio: Ratio = Field(1.25, description="tokens a second, base over candidate")

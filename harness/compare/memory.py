@@ -2,7 +2,7 @@
 
 A leak is a slope, the Theil–Sen estimate over the steps after warm-up, and it has to show in what the steps
 add, one by one. torch's own counters repeat on one machine, so there a small ratio says something; of RSS
-only a large one does. What this leaves out: many seeds (`statistics`).
+only a large one does. What this leaves out: many seeds (`statistics`), counting what is alive (`held`).
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from scipy import stats
 
 from harness.compare.burden import Spread, Suspect, settle
 from harness.compare.grouping import CellRuns
+from harness.compare.held import held_leaks
 from harness.compare.limits import Limits
 from harness.compare.model import Difference
 from harness.compare.side import RunSide
@@ -35,7 +36,7 @@ def compare_memory(
     cells: Sequence[CellRuns], limits: Limits, spread: Spread
 ) -> dict[str, list[Difference]]:
     """Return by cell what takes more memory; less of it is no difference."""
-    leaks = [s for cell in cells for s in _leak(cell, limits, spread)]
+    leaks = [s for cell in cells for s in (*held_leaks(cell, limits), *_leak(cell, limits, spread))]
     peaks = [s for cell in cells for s in _peaks(cell, limits, spread)]
     found = settle(leaks, cells, "memory", limits.alone)
     for name, each in settle(peaks, cells, "memory", limits.alone).items():

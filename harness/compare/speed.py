@@ -59,11 +59,14 @@ def compare_speed(
 
 
 def speed_spread(cells: Iterable[CellRuns], warmup_steps: int) -> tuple[float, float]:
-    """Return how far apart reruns are: largest ratio of step times and of building, either way."""
+    """Return how far apart reruns are, either way: step times at most, building as a rule.
+
+    Building takes tenths of a second, which one pause doubles; it is judged by many cells alike, or by far.
+    """
     pairs = [pair for cell in cells for pair in cell.ok_pairs.values()]
     steps = [r for b, c in pairs if (r := step_ratio(b, c, warmup_steps)) is not None]
     builds = [r for b, c in pairs if (r := _build_ratio(b, c)) is not None]
-    return _widest(steps), _widest(builds)
+    return _widest(steps), _typical(builds)
 
 
 def step_ratio(base: RunSide, candidate: RunSide, warmup_steps: int) -> float | None:
@@ -176,6 +179,10 @@ def _build_ratio(base: RunSide, candidate: RunSide) -> float | None:
 
 def _middle(values: Sequence[float]) -> float:
     return median(values) or 0.0
+
+
+def _typical(ratios: Iterable[float]) -> float:
+    return math.exp(median([abs(math.log(r)) for r in ratios if r > 0]) or 0.0)
 
 
 def _widest(ratios: Iterable[float]) -> float:

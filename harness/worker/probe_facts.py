@@ -16,7 +16,7 @@ from transformers import PreTrainedModel, Trainer
 
 from harness.probe import Check
 from harness.worker.probe_batches import IGNORED, describe, digest
-from harness.worker.probe_parameters import trainable
+from harness.worker.probe_parameters import count_dtypes, trainable
 
 ROWS = 8  # prepared rows whose lengths are listed
 LONGEST = 160  # characters of a decoded text
@@ -99,6 +99,11 @@ def reference(trainer: Trainer) -> dict[str, Check]:
     kind = "model" if model is not None else "adapter switched off" if beta else "none"
     checks = {"reference/kind": Check(value=kind, what="what the KL penalty is measured against")}
     if model is not None:
+        dtypes = count_dtypes(dict(model.named_parameters()).values())
+        checks["reference/dtypes"] = Check(
+            value=tuple(f"{dtype} {count}" for dtype, count in dtypes.items()),
+            what="precision of the reference's weights",
+        )
         ours = dict(trainer.model.named_parameters())
         apart = max(
             (p.double() - ours[name].double()).abs().max().item()

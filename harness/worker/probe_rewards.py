@@ -28,6 +28,11 @@ def probe_digits_reward(completions: list[Completion], **kwargs: Any) -> list[fl
     return _scored(completions, _digit_share, kwargs)
 
 
+def probe_parity_reward(completions: list[Completion], **kwargs: Any) -> list[float | None]:
+    """Score completions of an odd length 1 and the others 0: right or wrong, as most rewards are."""
+    return _scored(completions, lambda text: float(len(text) % 2), kwargs)
+
+
 def probe_partial_reward(completions: list[Completion], **kwargs: Any) -> list[float | None]:
     """Score two of three completions by their share of digits, and answer None for the others."""
     return _scored(
@@ -68,6 +73,7 @@ def _text_of(completion: Completion) -> str:
 REWARDS = {
     "probe_length": probe_length_reward,
     "probe_digits": probe_digits_reward,
+    "probe_parity": probe_parity_reward,
     "probe_partial": probe_partial_reward,
     "probe_scale": probe_scale_reward,
 }

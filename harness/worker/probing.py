@@ -9,16 +9,12 @@ processor time. What this leaves out: what is kept of a step (`probe_steps`), of
 
 from __future__ import annotations
 
-import ctypes
-import gc
-import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
-import psutil
 import torch
 from transformers import (
     Trainer,
@@ -33,6 +29,7 @@ from harness.probe import PROBE_FILE, Check, Probe, ProbeStep
 from harness.settings import Probing
 from harness.worker import probe_facts as facts
 from harness.worker.probe_batches import describe, shown_log_probs
+from harness.worker.probe_memory import count_held, rss_after_giving_back
 from harness.worker.probe_parameters import (
     copies,
     count_dtypes,
@@ -229,14 +226,14 @@ class Recorder(TrainerCallback):  # type: ignore[misc]
         """Keep the step, and begin the next one."""
         cpu_s = time.process_time() - self._begin_cpu_s - self._outside_cpu_s
         if self.is_on:
-            _give_back_memory()
-            rss_bytes = psutil.Process(os.getpid()).memory_info().rss
+            rss_bytes, held = rss_after_giving_back(), count_held()
             parameters = trainable(self._trainer.model)
             self.steps.append(
                 self._notes.step(
                     step=state.global_step,
                     cpu_s=max(0.0, cpu_s),
                     rss_bytes=rss_bytes,
+                    held=held,
                     gradient=self._gradient,
                     update=group_norms(moved(parameters, self._begin)),
                     sha256=hash_values(parameters),
@@ -253,14 +250,6 @@ class Recorder(TrainerCallback):  # type: ignore[misc]
 def uncounted(recorder: Recorder | None) -> AbstractContextManager[None]:
     """Leave what happens in it out of a step's processor time, in a run that may not be probed."""
     return recorder.outside() if recorder is not None else nullcontext()
-
-
-def _give_back_memory() -> None:
-    """Free what waits for Python's collector, and return what glibc keeps for later: neither is a leak."""
-    gc.collect()
-    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # glibc's alone
-    if trim is not None:
-        trim(0)
 
 
 class _WatchedReward:

@@ -1,1 +1,1 @@
-"""Faults of one line, planted in a copy of TRL, PEFT or transformers, and what the comparison says of them."""
+"""Faults of one line, planted in copies of TRL, PEFT or transformers, and what is said of them."""

@@ -4,9 +4,9 @@
     python -m tests.planted --jobs 2 --into results/planted      all of them, two side by side
 
 Each fault is an edit of one line in a copy of the package. The copy trains the matrix `upgrade` by
-`harness bench --trl` or `--with`, and `harness compare` holds it against the installed releases. Placed right
-means: each task that the fault can reach and no other is named; a fault that only adapters can feel is named
-in LoRA alone. What was trained already is not trained again.
+`harness bench --trl` or `--with`, and `harness compare` holds it against the installed releases. Placed
+right means: each task that the fault can reach is named and no other; a fault that only adapters can feel
+is named in LoRA alone. What was trained already is not trained again.
 """
 
 from __future__ import annotations
@@ -59,7 +59,9 @@ def try_fault(fault: Fault, base: Path, into: Path, core: int | None, matrix: st
 
 def main() -> None:
     """Try the faults that were asked for and print the table."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
     parser.add_argument("--list", type=Path, default=LIST, dest="path")
     parser.add_argument("--only", default="*", help="names or patterns, comma-separated")
     parser.add_argument("--into", type=Path, default=Path("results/planted"))
@@ -74,7 +76,9 @@ def main() -> None:
     base = asked.base or asked.into / "base"
     asked.into.mkdir(parents=True, exist_ok=True)
     if not (base / "study.json").exists():
-        harness(asked.into / "base.txt", "bench", "-m", asked.matrix, "--no-report", "-o", str(base))
+        harness(
+            asked.into / "base.txt", "bench", "-m", asked.matrix, "--no-report", "-o", str(base)
+        )
     cores: SimpleQueue[int | None] = SimpleQueue()
     allowed = sorted(os.sched_getaffinity(0))
     for number in range(asked.jobs):

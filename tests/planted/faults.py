@@ -62,7 +62,9 @@ def plant(fault: Fault, folder: Path) -> Path:
     text = file.read_text()
     parts = text.split(fault.old)
     if len(parts) != fault.of + 1:
-        raise ValueError(f"{fault.name}: found {len(parts) - 1} times in {fault.file}, not {fault.of}")
+        raise ValueError(
+            f"{fault.name}: found {len(parts) - 1} times in {fault.file}, not {fault.of}"
+        )
     before, after = parts[: fault.which], parts[fault.which :]
     edited = fault.old.join(before) + fault.new + fault.old.join(after)
     compile(edited, fault.file, "exec")
