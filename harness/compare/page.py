@@ -32,6 +32,7 @@ from harness.report import (
     template_source,
 )
 from harness.report_tables import Table, make_table
+from harness.spec import Method
 
 __all__ = [
     "list_annotations", "render_junit", "render_markdown", "render_page", "step_summary",
@@ -41,6 +42,7 @@ __all__ = [
 DETAILS_MAX = 60  # cells whose differences the page sets out; the data has all
 LONG_SENTENCE = 160
 CAUSES_FIRST = 4  # on the first screen; the others are folded away
+METHODS: dict[Method, str] = {"full": "Full fine-tuning", "lora": "LoRA"}
 FIRSTS_LONG = 24  # rows from which the first differing steps are folded away
 
 
@@ -101,7 +103,7 @@ def _values(comparison: Comparison, base: Side, candidate: Side) -> dict[str, An
         "controls": outline.control_line(comparison),
         "alarms": [text.clean(s) for c in comparison.controls if c.alarms for s in c.sentences],
         "counts": outline.word_counts(comparison),
-        "arms": [text.clean(arm) for arm in _arms(comparison)],
+        "methods": [METHODS[method] for method in _methods(comparison)],
         "matrix_rows": _matrix_rows(comparison, {row.identity for row in shown}),
         "causes_first": CAUSES_FIRST,
         "causes": [_cause(cause) for cause in comparison.causes],
@@ -121,19 +123,28 @@ def _values(comparison: Comparison, base: Side, candidate: Side) -> dict[str, An
     }
 
 
-def _arms(comparison: Comparison) -> list[str]:
-    return list(dict.fromkeys(cell.arm for cell in comparison.cells))
+def _methods(comparison: Comparison) -> list[Method]:
+    return [m for m in METHODS if any(cell.method == m for cell in comparison.cells)]
 
 
-def _matrix_rows(comparison: Comparison, linked: set[str]) -> list[tuple[str, list[Any]]]:
-    """A row a pair, an entry an arm: the cell's row and whether its details are on the page."""
+def _matrix_rows(
+    comparison: Comparison, linked: set[str]
+) -> list[tuple[str, list[list[tuple[str, outline.Row, bool]]]]]:
+    """A row a pair, an entry a method: the arms' names, rows, and whether details are on the page."""
     rows = {(row.cell.pair, row.cell.arm): row for row in outline.rows_of(comparison)}
-    pairs = dict.fromkeys(cell.pair for cell in comparison.cells)
-    entries = {pair: [rows.get((pair, arm)) for arm in _arms(comparison)] for pair in pairs}
-    return [
-        (text.clean(pair), [(row, row is not None and row.identity in linked) for row in each])
-        for pair, each in entries.items()
-    ]
+    found = []
+    for pair in dict.fromkeys(cell.pair for cell in comparison.cells):
+        cells = [cell for cell in comparison.cells if cell.pair == pair]
+        entries = [
+            [
+                (text.clean(cell.arm), (row := rows[pair, cell.arm]), row.identity in linked)
+                for cell in cells
+                if cell.method == method
+            ]
+            for method in _methods(comparison)
+        ]
+        found.append((text.clean(pair), entries))
+    return found
 
 
 def _firsts(rows: Sequence[outline.Row]) -> Table:

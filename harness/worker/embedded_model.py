@@ -50,7 +50,7 @@ CHAT_TEMPLATE = """\
 {%- for message in messages -%}
 {%- if message['role'] == 'assistant' -%}
 {{- '<|assistant|>' -}}
-{%- generation -%}{{- message['content'] + '<|end|>' -}}{%- endgeneration -%}
+{% generation %}{{- message['content'] + '<|end|>' -}}{% endgeneration %}
 {%- else -%}
 {{- '<|' + message['role'] + '|>' + message['content'] + '<|end|>' -}}
 {%- endif -%}
