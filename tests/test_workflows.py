@@ -8,18 +8,13 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from ruamel.yaml import YAML
 
-ROOT = Path(__file__).parent.parent
-WORKFLOWS = sorted((ROOT / ".github" / "workflows").glob("*.yml"))
-ACTIONS = {
-    path.parent.name: path for path in sorted((ROOT / ".github" / "actions").glob("*/action.yml"))
-}
+from tests.workflow_files import ACTIONS, ROOT, WORKFLOWS, jobs, load, steps
+
 FILES = [*WORKFLOWS, *ACTIONS.values()]
 DOC = ROOT / "docs" / "ci.md"
 LINT = ROOT / "tests" / "actionlint" / "lint.js"
@@ -32,27 +27,6 @@ WRITERS = {
     ("publish", "pages"): {"id-token", "pages"},
 }
 SECRETS = {("publish", "space")}
-
-
-def load(path: Path) -> Any:
-    return YAML(typ="safe").load(path)
-
-
-def jobs() -> Iterator[tuple[str, str, dict[str, Any]]]:
-    """Every job: its workflow's name, its own, and what it is."""
-    for path in WORKFLOWS:
-        for name, job in load(path)["jobs"].items():
-            yield path.stem, name, job
-
-
-def steps() -> Iterator[tuple[str, dict[str, Any]]]:
-    """Every step of every workflow and of every action, with a name for messages."""
-    for workflow, name, job in jobs():
-        for step in job.get("steps", []):
-            yield f"{workflow}/{name}", step
-    for name, path in ACTIONS.items():
-        for step in load(path)["runs"]["steps"]:
-            yield f"action {name}", step
 
 
 def actionlint(*files: Path) -> list[dict[str, Any]]:
@@ -246,55 +220,6 @@ def test_every_script_target_and_service_that_a_step_names_is_there() -> None:
         if "docker compose run" in run and compose.exists():
             services = load(compose)["services"]
             assert any(re.search(rf"\b{name}\b", run) for name in services), f"{where}: {run}"
-
-
-@pytest.mark.parametrize("name", ACTIONS)
-def test_an_actions_inputs_are_declared_and_used(name: str) -> None:
-    action = load(ACTIONS[name])
-    used = set(re.findall(r"inputs\.([\w-]+)", ACTIONS[name].read_text()))
-    assert used == set(action["inputs"])
-    assert all("description" in i and "default" in i for i in action["inputs"].values())
-    assert all(step.get("shell") == "bash" for step in action["runs"]["steps"] if "run" in step)
-
-
-def test_an_action_hands_its_script_every_variable_that_the_script_reads() -> None:
-    for name, path in ACTIONS.items():
-        script = (ROOT / ".github" / "scripts" / f"{name}.py").read_text()
-        given = {key for step in load(path)["runs"]["steps"] for key in step.get("env", {})}
-        prefix = f"{name.upper()}_"
-        read = set(re.findall(rf"\b{prefix}[A-Z_]*[A-Z]\b", script)) - {f"{prefix}CONTAINER"}
-        assert read <= given, f"{name}.py reads what its action does not give"
-
-
-def test_own_actions_are_used_with_inputs_that_they_have() -> None:
-    used = set()
-    for where, step in steps():
-        if step.get("uses", "").startswith("./.github/actions/"):
-            name = step["uses"].rpartition("/")[2]
-            used.add(name)
-            assert set(step["with"]) <= set(load(ACTIONS[name])["inputs"]), where
-    assert used == set(ACTIONS)
-
-
-def test_nightly_remembers_an_answer_and_tries_again_what_gave_none() -> None:
-    nightly = load(ROOT / ".github" / "workflows" / "nightly.yml")["jobs"]
-    (kept,) = (step for step in nightly["gate"]["steps"] if step.get("id") == "gate")
-    *_, fetched, shown, _, remembered = nightly["side-by-side"]["steps"]
-    assert fetched["with"]["name"] == kept["with"]["artifact"]
-    assert fetched["with"]["path"] in shown["run"]
-    assert remembered["if"].startswith(f"steps.{fetched['id']}.outcome == 'success' && ")
-    assert "gate" in nightly["side-by-side"]["needs"]
-    assert "fail-on" not in kept["with"], "red for a confirmed change alone, the action's default"
-    assert load(ACTIONS["gate"])["inputs"]["fail-on"]["default"] == "changed"
-
-
-def test_the_gates_comparison_comes_from_where_the_script_puts_it() -> None:
-    action = load(ACTIONS["gate"])
-    paths = [
-        step["with"]["path"] for step in action["runs"]["steps"] if "path" in step.get("with", {})
-    ]
-    folder = "${{ inputs.output-dir }}/comparison"
-    assert paths == [folder, f"{folder}/comparison.md"]
 
 
 def test_the_examples_of_the_documentation_are_workflows_with_inputs_that_exist(
