@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
+from urllib.parse import parse_qs, urlsplit
 
 GITHUB = Path(__file__).parent.parent / ".github"
 SCRIPTS = GITHUB / "scripts"
@@ -62,6 +63,15 @@ class GitHub:
         return [(what, body) for what, _, body in self.asked if not what.startswith("GET ")]
 
 
+def named(answer: Any, path: str) -> Any:
+    """An answer with those artifacts alone that are asked for by name, as GitHub does."""
+    query = parse_qs(urlsplit(path).query)
+    if not isinstance(answer, dict) or "artifacts" not in answer or "name" not in query:
+        return answer
+    (name,) = query["name"]
+    return {"artifacts": [each for each in answer["artifacts"] if each.get("name", name) == name]}
+
+
 @contextmanager
 def serve(answers: Mapping[str, Any]) -> Iterator[GitHub]:
     """Answer GitHub's REST API on the loopback: JSON for objects, bytes as they stand."""
@@ -79,7 +89,7 @@ def serve(answers: Mapping[str, Any]) -> Iterator[GitHub]:
                 self.send_header("Location", known.redirects[what])
                 self.end_headers()
                 return
-            found = known.answers.get(what, 404)
+            found = named(known.answers.get(what, 404), self.path)
             self.send_response(found if isinstance(found, int) else 200)
             self.end_headers()
             self.wfile.write(found if isinstance(found, bytes) else json.dumps(found).encode())

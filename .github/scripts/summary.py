@@ -1,10 +1,11 @@
 """What a job shows of a study: the report's first screen, how the runs ended, the versions they ran with.
 
-    summary.py FOLDER …        a study's folder, or a report's; prints Markdown
+    summary.py FOLDER …        a study's folder, a report's, or a comparison's; prints Markdown
 
-For two or more folders, a table with their findings side by side comes first. It judges nothing: whether
-a difference between two studies is real is not its question. A folder without a report is said to have
-none. Standard library only, since a runner calls it before anything is installed.
+Of a comparison it shows the top: the answer, what a user will notice, likely causes. For two or more
+folders, a table with the studies' findings side by side comes first; whether a difference there is real is
+not its question. A folder without a report is said to have none. Standard library only, since a runner
+calls it before anything is installed.
 """
 
 from __future__ import annotations
@@ -17,6 +18,9 @@ from typing import Any
 
 PACKAGES = ("trl", "transformers", "peft", "torch", "vllm")
 MAX_BRIEF_BYTES = 64 * 1024  # a step summary ends at 1 MiB; a brief has two kilobytes
+COMPARISON = "comparison.md"
+HEADING = "\n#### "  # of a section of a comparison; the first says what a user will notice
+TOP_SECTIONS = 2  # and the likely causes
 
 
 def main() -> None:
@@ -29,7 +33,9 @@ def main() -> None:
 
 
 def summarise(folder: Path) -> str:
-    """One study in Markdown: its title, its brief, its runs, its versions."""
+    """One study in Markdown: its title, its brief, its runs, its versions; or a comparison's top."""
+    if (folder / COMPARISON).is_file():
+        return top_of(folder / COMPARISON)
     report = report_of(folder)
     data = read_data(folder)
     brief = report / "brief.md"
@@ -40,6 +46,13 @@ def summarise(folder: Path) -> str:
         )
     text = brief.read_bytes()[:MAX_BRIEF_BYTES].decode(errors="replace").strip()
     return f"### {data['study']['title']}\n\n{text}\n\n{endings(data)} {surroundings(data)}"
+
+
+def top_of(comparison: Path) -> str:
+    """The first sections of a comparison, and where the others are."""
+    text = comparison.read_bytes()[:MAX_BRIEF_BYTES].decode(errors="replace")
+    shown = HEADING.join(text.split(HEADING)[: 1 + TOP_SECTIONS]).strip()
+    return f"{shown}\n\nThe artifact `{comparison.parent.name}` has the rest: `index.html` is the page."
 
 
 def side_by_side(folders: list[Path]) -> str:
