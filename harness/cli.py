@@ -7,6 +7,7 @@ inside the commands, so that `harness --help` answers at once.
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -42,6 +43,9 @@ Examples:
 
 def main() -> None:
     """Run the command line and exit with the code of what happened."""
+    # Or workers, started as `python -m`, would import a `trl` folder that lies where the command was given,
+    # such as in a checkout of TRL.
+    os.environ.setdefault("PYTHONSAFEPATH", "1")
     sys.exit(run(sys.argv[1:]))
 
 

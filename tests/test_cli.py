@@ -211,3 +211,16 @@ def test_help_shows_examples(typed):
 def test_the_installed_command_answers():
     command = [sys.executable, "-m", "harness.cli", "--version"]
     assert "harness" in subprocess.run(command, capture_output=True, text=True, check=True).stdout
+
+
+def test_what_lies_where_the_command_is_given_hides_no_installed_package(tmp_path):
+    """In a checkout of TRL its folder `trl` would otherwise be what workers import."""
+    (tmp_path / "shadow.py").write_text("")
+    code = (
+        "import subprocess, sys\nfrom harness.cli import main\n"
+        "try:\n    main()\nexcept SystemExit:\n    pass\n"
+        "sys.exit(subprocess.call([sys.executable, '-m', 'shadow']))\n"
+    )
+    command = [sys.executable, "-c", code, "--version"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert "No module named shadow" in done.stderr
