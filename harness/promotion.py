@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import fnmatch
 import re
-from collections.abc import Iterable, Mapping
-from typing import Any, get_args
+from collections.abc import Iterable
+from typing import get_args
 
 from harness.baseline_card import Baseline, Provenance
+from harness.compare.machine import fingerprint_differences
 from harness.compare.model import Acknowledged, Kind
 from harness.compare.side import Side
 from harness.errors import did_you_mean
@@ -21,8 +22,6 @@ from harness.releases import numbers
 
 KINDS: tuple[str, ...] = get_args(Kind)
 MOST_NAMED = 5
-# Of a fingerprint, what changes under the same machine: an update, or where its processes run.
-PASSING = frozenset({"kernel", "distribution", "memory_bytes", "container"})
 _VERSION = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]* \d+(\.\d+)*((a|b|rc|\.dev|\.post)\d+)*")
 
 
@@ -37,7 +36,7 @@ def refusals(
             f"{baseline.matrix_name!r} {baseline.matrix_hash[:12]}: they asked for different things; run "
             "the baseline's matrix, or keep this study under a name of its own with `harness baseline save`"
         )
-    differing = machine_differences(baseline.platform, side.platform)
+    differing = fingerprint_differences(baseline.platform, side.platform)
     if differing and not across_machines:
         problems.append(
             f"another machine than the baseline's: {'; '.join(differing)}. Record it there, or add "
@@ -63,16 +62,6 @@ def unfit_runs(side: Side) -> list[str]:
     if not side.runs:
         problems.append("the study has no runs; run `harness bench` first")
     return problems
-
-
-def machine_differences(base: Mapping[str, Any], candidate: Mapping[str, Any]) -> list[str]:
-    """Name what differs between two machines, with both values; what passes is left out."""
-    names = sorted((base.keys() | candidate.keys()) - PASSING)
-    return [
-        f"{name} {base.get(name)!r} there, {candidate.get(name)!r} here"
-        for name in names
-        if base.get(name) != candidate.get(name)
-    ]
 
 
 def acknowledgement_problems(entry: Acknowledged, cells: Iterable[str]) -> list[str]:

@@ -7,11 +7,11 @@ import pytest
 
 from harness.baseline_card import Baseline, Provenance
 from harness.baselines import write_baseline
+from harness.compare.machine import fingerprint_differences
 from harness.compare.model import Acknowledged
 from harness.promotion import (
     acknowledgement_problems,
     is_taken_in,
-    machine_differences,
     refusals,
 )
 from harness.record import Status
@@ -77,8 +77,8 @@ def test_an_installed_harness_has_no_tree_to_be_dirty(baseline):
 
 def test_an_update_of_the_kernel_is_no_other_machine():
     base = {"cpu_model": "A", "kernel": "6.1", "memory_bytes": 1, "gpus": ["H100"]}
-    assert machine_differences(base, base | {"kernel": "6.2", "memory_bytes": 2}) == []
-    assert machine_differences(base, base | {"gpus": []}) == ["gpus ['H100'] there, [] here"]
+    assert fingerprint_differences(base, base | {"kernel": "6.2", "memory_bytes": 2}) == []
+    assert fingerprint_differences(base, base | {"gpus": []}) == ["GPUs H100 became none"]
 
 
 CELLS = ("sft-plain.full.s0", "sft-plain.lora-r1.s0", "grpo-plain.full.s0")

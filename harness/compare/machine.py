@@ -26,19 +26,24 @@ MEASURED: tuple[Kind, ...] = ("memory", "speed")
 
 def machine_differences(base: Side, candidate: Side) -> list[str]:
     """Say in what two machines differ; a machine that is not known differs in nothing."""
-    found = [
-        f"{name} {ours!r} became {theirs!r}"
-        for name in _FINGERPRINT
-        if _differ(ours := base.platform.get(name), theirs := candidate.platform.get(name))
-    ]
-    ours, theirs = gpu_names(base.platform), gpu_names(candidate.platform)
-    if ours != theirs:
-        found.append(f"GPUs {', '.join(ours) or 'none'} became {', '.join(theirs) or 'none'}")
-    return found + [
+    return fingerprint_differences(base.platform, candidate.platform) + [
         f"{name}={base.variables.get(name)} became {candidate.variables.get(name)}"
         for name in _VARIABLES
         if _differ(base.variables.get(name), candidate.variables.get(name))
     ]
+
+
+def fingerprint_differences(base: Mapping[str, Any], candidate: Mapping[str, Any]) -> list[str]:
+    """Say in what two fingerprints differ, the same machine's after an update in nothing."""
+    found = [
+        f"{name} {ours!r} became {theirs!r}"
+        for name in _FINGERPRINT
+        if _differ(ours := base.get(name), theirs := candidate.get(name))
+    ]
+    ours, theirs = gpu_names(base), gpu_names(candidate)
+    if ours != theirs:
+        found.append(f"GPUs {', '.join(ours) or 'none'} became {', '.join(theirs) or 'none'}")
+    return found
 
 
 def gpu_names(platform: Mapping[str, Any]) -> tuple[str, ...]:
