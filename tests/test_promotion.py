@@ -59,7 +59,7 @@ def test_each_reason_against_a_study_is_said(baseline, fields, provenance, expec
 def test_all_reasons_are_said_at_once(baseline):
     side = make_side(
         matrix_hash="d" * 64,
-        platform={},
+        platform={"cpu_model": "Other CPU"},
         runs=(make_run(status=Status.CRASHED),),
         unreadable=("x",),
     )
