@@ -28,7 +28,7 @@ from harness.text import harmless
 
 MODULE = "harness.worker.replay"
 TIMEOUT_S = 1800.0  # 20 s of a processor; a busy machine takes its time
-Record = Callable[[Path, str | None], dict[str, Value]]
+Record = Callable[[Path, str], dict[str, Value]]
 
 
 def record_replay(
@@ -71,8 +71,7 @@ def replay_study(
     """
     if not matrix.replays or matrix.scale == "rehearsal":
         return
-    python = getattr(launcher, "python", None)
-    if launcher.name != "local" and python is None:
+    if launcher.python is None:
         text = (
             f"the frozen corpus is not played back: launcher {launcher.name!r} trains with a stack "
         )
@@ -81,7 +80,7 @@ def replay_study(
     _set_aside_unreadable(store, display)
     display.emit(Event("note", "playing the frozen corpus back", {}))
     try:
-        record(store.root, None if python is None else str(python))
+        record(store.root, launcher.python)
     except MachineError as error:
         display.emit(Event("problem", f"the frozen corpus was not played back: {error}", {}))
 

@@ -153,28 +153,26 @@ class Elsewhere(LocalLauncher):
 
     name = "docker"
 
-
-class Environment(Elsewhere):
-    """One that knows the interpreter of its stack."""
-
-    python = Path("/opt/stack/bin/python")
+    def __init__(self) -> None:
+        super().__init__(is_cold=True)
+        self.python = None
 
 
 def test_the_launchers_interpreter_is_asked_and_a_container_is_left_out(matrix_text, study):
-    asked: list[tuple[Path, str | None]] = []
+    asked: list[tuple[Path, str]] = []
 
-    def record(folder: Path, python: str | None) -> dict:
+    def record(folder: Path, python: str) -> dict:
         asked.append((folder, python))
         return {}
 
     told = Listener()
     for launcher in (
         LocalLauncher(is_cold=True),
-        Environment(is_cold=True),
-        Elsewhere(is_cold=True),
+        LocalLauncher(is_cold=True, python="/opt/stack/bin/python"),
+        Elsewhere(),
     ):
         replay_study(Store(study), matrix(matrix_text), launcher, told, record)
-    assert asked == [(study, None), (study, "/opt/stack/bin/python")]
+    assert asked == [(study, sys.executable), (study, "/opt/stack/bin/python")]
     assert "'docker' trains with a stack that is not installed here" in told.events[-1].text
 
 
@@ -191,14 +189,6 @@ def test_a_replay_that_is_damaged_or_fails_does_not_cost_the_study(matrix_text, 
     assert problems[1] == "the frozen corpus was not played back: no trl here"
 
 
-class StackLauncher(LocalLauncher):
-    """Trains with a stand-in and has the stand-in interpreter."""
-
-    def __init__(self, python: Path) -> None:
-        super().__init__(is_cold=True, command=COMMAND)
-        self.python = python
-
-
 def test_a_bench_whose_matrix_asks_leaves_a_replay_and_another_bench_keeps_it(
     matrix_text, stack, tmp_path
 ):
@@ -212,6 +202,6 @@ def test_a_bench_whose_matrix_asks_leaves_a_replay_and_another_bench_keeps_it(
         filters=("sft-micro.full.s0",),
     )
     for _ in range(2):
-        bench(request, StackLauncher(stack), Listener())
+        bench(request, LocalLauncher(is_cold=True, command=COMMAND, python=str(stack)), Listener())
     assert read_replay(tmp_path / "study") == {"reward/a/x": 1.0}
     assert replays_asked(stack) == 1

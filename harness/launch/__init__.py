@@ -85,6 +85,8 @@ class Launcher(Protocol):
     """Starts workers. A context manager: leaving it ends everything that it started."""
 
     name: str
+    python: str | None
+    """The interpreter that workers run in on this machine; None where they run elsewhere."""
 
     @property
     def is_ready(self) -> bool:

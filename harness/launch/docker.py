@@ -48,6 +48,7 @@ class DockerLauncher:
     """
 
     name = "docker"
+    python: str | None = None
     is_ready = True
 
     def __init__(

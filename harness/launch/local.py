@@ -79,6 +79,7 @@ class LocalLauncher:
         python: str = sys.executable,
         installed: Installed | None = None,
     ) -> None:
+        self.python: str | None = python
         self._command = list(command or (python, "-m", "harness.worker"))
         self._parallel = list(parallel or (python, "-m", PARALLEL_MODULE))
         self._installed = installed
