@@ -137,6 +137,20 @@ def test_cells_that_are_only_slower_are_told_apart_from_those_that_train_otherwi
     )
 
 
+def test_what_is_counted_places_a_change_too():
+    """A second pass through the model changes what dropout draws; full fine-tuning only takes longer."""
+
+    def passes(n):
+        return lambda r: change_steps(r, lambda s: {"counts": {**s.counts, "forwards": n}})
+
+    def twice(run):
+        return passes(2)(doubled(run) if is_lora(run) else run) if is_sft(run) else passes(1)(run)
+
+    found = compare(twice, base=make_side(passes(1)), packages=PACKAGES)
+    assert (found.place.tasks, found.place.methods) == (("sft",), ("full", "lora"))
+    assert found.place.sentence.endswith("; besides SFT, full fine-tuning only: speed")
+
+
 def test_an_arm_alone_is_named():
     arms = {"full": "full", "lora-r4": "lora", "lora-dropout": "lora"}
     found = compare(

@@ -61,12 +61,18 @@ def find_place(cells: Sequence[Cell], word: Word = "changed") -> Place | None:
         more = _merged([_task_text(task, cells, heavier, word) for task in _tasks(heavier)])
         sentence += f"; besides {more}"
     found = {kind for cell in seen for kind in kinds_of(cell, word)}
+    certain = [*main, *(cell for cell in heavier if _is_counted_exactly(cell, word))]
     return Place(
-        tasks=tasks,
-        methods=tuple(m for m in METHODS if any(cell.method == m for cell in main)),
+        tasks=_tasks(certain),
+        methods=tuple(m for m in METHODS if any(cell.method == m for cell in certain)),
         kinds=tuple(kind for kind in CHAIN if kind in found),
         sentence=sentence,
     )
+
+
+def _is_counted_exactly(cell: Cell, word: Word) -> bool:
+    """Whether what a cell takes more of was counted (passes, live tensors), not measured."""
+    return any(d.what.startswith(("count/", "held/")) for d in counted(cell, word))
 
 
 def _tasks(cells: Sequence[Cell]) -> tuple[Task, ...]:
