@@ -18,6 +18,7 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from queue import SimpleQueue
@@ -38,7 +39,7 @@ def harness(log: Path, *words: str, core: int | None = None) -> int:
         ).returncode
 
 
-def try_fault(fault: Fault, base: Path, into: Path, core: int | None, matrix: str) -> Row:
+def try_fault(fault: Fault, base: Path, into: Path, core: int | None, chosen: Sequence[str]) -> Row:
     """Plant a fault, train under it, compare; returns its row of the table."""
     folder = into / fault.name
     answer = folder / "compared" / "comparison.json"
@@ -48,7 +49,7 @@ def try_fault(fault: Fault, base: Path, into: Path, core: int | None, matrix: st
         edited = plant(fault, folder / "edited")
         study = str(folder / "study")
         stack = ("--trl", str(edited)) if fault.package == "trl" else ("--with", str(edited))
-        words = ("--matrix", matrix, "--no-report", "--output-dir", study)
+        words = (*chosen, "--no-report", "--output-dir", study)
         trained = harness(log, "bench", *words, *stack, core=core)
         code = harness(log, "compare", str(base), study, "-o", str(answer.parent), core=core)
         (folder / "codes.json").write_text(json.dumps({"bench": trained, "compare": code}))
@@ -67,6 +68,7 @@ def main() -> None:
     parser.add_argument("--into", type=Path, default=Path("results/planted"))
     parser.add_argument("--base", type=Path, help="a study of the releases as installed")
     parser.add_argument("--matrix", default="upgrade")
+    parser.add_argument("--filter", help="only runs that match, as `harness bench` takes it")
     parser.add_argument("--jobs", type=int, default=1, help="faults side by side, a core each")
     asked = parser.parse_args()
     wanted = [
@@ -75,10 +77,9 @@ def main() -> None:
     ]  # fmt: skip
     base = asked.base or asked.into / "base"
     asked.into.mkdir(parents=True, exist_ok=True)
+    chosen = ("--matrix", asked.matrix, *(("--filter", asked.filter) if asked.filter else ()))
     if not (base / "study.json").exists():
-        harness(
-            asked.into / "base.txt", "bench", "-m", asked.matrix, "--no-report", "-o", str(base)
-        )
+        harness(asked.into / "base.txt", "bench", *chosen, "--no-report", "-o", str(base))
     cores: SimpleQueue[int | None] = SimpleQueue()
     allowed = sorted(os.sched_getaffinity(0))
     for number in range(asked.jobs):
@@ -87,7 +88,7 @@ def main() -> None:
     def one(fault: Fault) -> Row:
         core = cores.get()
         try:
-            row = try_fault(fault, base, asked.into, core, asked.matrix)
+            row = try_fault(fault, base, asked.into, core, chosen)
         finally:
             cores.put(core)
         print(row.line, flush=True)

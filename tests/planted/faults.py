@@ -59,14 +59,18 @@ def plant(fault: Fault, folder: Path) -> Path:
         dirs_exist_ok=True,
     )  # fmt: skip
     file = folder / fault.file
-    text = file.read_text()
+    file.write_text(edited(fault, file.read_text()))
+    return copy
+
+
+def edited(fault: Fault, text: str) -> str:
+    """Return a file's text with the fault in it. Raises: ValueError if the line is not where it was."""
     parts = text.split(fault.old)
     if len(parts) != fault.of + 1:
         raise ValueError(
             f"{fault.name}: found {len(parts) - 1} times in {fault.file}, not {fault.of}"
         )
     before, after = parts[: fault.which], parts[fault.which :]
-    edited = fault.old.join(before) + fault.new + fault.old.join(after)
-    compile(edited, fault.file, "exec")
-    file.write_text(edited)
-    return copy
+    changed = fault.old.join(before) + fault.new + fault.old.join(after)
+    compile(changed, fault.file, "exec")
+    return changed
