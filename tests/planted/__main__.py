@@ -6,7 +6,7 @@
 Each fault is an edit of one line in a copy of the package. The copy trains the matrix `upgrade` by
 `harness bench --trl` or `--with`, and `harness compare` holds it against the installed releases. Placed
 right means: each task that the fault can reach is named and no other; a fault that only adapters can feel
-is named in LoRA alone. What was trained already is not trained again.
+is named in LoRA alone. What was trained already is compared again and not trained.
 """
 
 from __future__ import annotations
@@ -43,17 +43,19 @@ def try_fault(fault: Fault, base: Path, into: Path, core: int | None, chosen: Se
     """Plant a fault, train under it, compare; returns its row of the table."""
     folder = into / fault.name
     answer = folder / "compared" / "comparison.json"
-    log = folder / "log.txt"
-    if not answer.exists():
+    log, codes = folder / "log.txt", folder / "codes.json"
+    study = str(folder / "study")
+    if codes.exists():
+        trained = json.loads(codes.read_text())["bench"]
+    else:
         folder.mkdir(parents=True, exist_ok=True)
-        edited = plant(fault, folder / "edited")
-        study = str(folder / "study")
-        stack = ("--trl", str(edited)) if fault.package == "trl" else ("--with", str(edited))
+        copy = plant(fault, folder / "edited")
+        stack = ("--trl", str(copy)) if fault.package == "trl" else ("--with", str(copy))
         words = (*chosen, "--no-report", "--output-dir", study)
         trained = harness(log, "bench", *words, *stack, core=core)
-        code = harness(log, "compare", str(base), study, "-o", str(answer.parent), core=core)
-        (folder / "codes.json").write_text(json.dumps({"bench": trained, "compare": code}))
         shutil.rmtree(folder / "edited")
+    code = harness(log, "compare", str(base), study, "-o", str(answer.parent), core=core)
+    codes.write_text(json.dumps({"bench": trained, "compare": code}))
     said = Comparison.model_validate_json(answer.read_text()) if answer.exists() else None
     return Row(fault, said)
 
