@@ -256,3 +256,21 @@ def test_a_leaked_tensor_is_told_once_as_a_tensor():
     base = make_side(lambda r: holding("blocks", 5)(holding("tensors", 0)(r)), pairs=PAIRS)
     leak = make_side(lambda r: holding("blocks", 99)(holding("tensors", 4)(r)), pairs=PAIRS)
     assert set(changed(base, leak)) == {"held/tensors"}
+
+
+def test_a_pair_that_builds_far_longer_is_one_of_its_own_though_its_like_are_slower_too():
+    """Rows prepared twice: the pair with many rows shows it in both arms, others by tenths of a second."""
+
+    def change(run):
+        if run.pair == "sft-long":
+            return builds_slower(1.2)(run)
+        return builds_slower(0.6)(run) if run.task == "sft" and not is_lora(run) else run
+
+    found = changed(make_side(pairs=PAIRS), make_side(change, pairs=PAIRS))["cpu/construct"]
+    assert set(found.values()) == {"changed"}
+    assert {name for name in found if name.endswith("lora-r4")} == {"sft-long.lora-r4"}
+    assert {name for name in found if name.endswith("full")} == {
+        "sft-plain.full",
+        "sft-packed.full",
+        "sft-long.full",
+    }

@@ -33,6 +33,7 @@ class Suspect:
     ratio: float | None
     text: str
     is_repeatable: bool = False  # measured the same each time, so that it needs no company
+    is_heavy: bool = False  # by so much that the arms of its pair need no other company
 
 
 @dataclass(frozen=True)
@@ -98,12 +99,13 @@ def _is_shared(each: Suspect, suspects: Sequence[Suspect], measured: Sequence[Ce
     suspected = {s.cell.name for s in suspects}
     if _like_are_heavy(each.cell, strong, suspected, measured):
         return True
-    # A pair's setting: all of its arms, none of which is explained by its like.
+    # A pair's setting: all of its arms, none of which is explained by its like, or each by much.
     arms = [cell for cell in measured if cell.pair == each.cell.pair]
-    return (
-        len(arms) > 1
-        and all(cell.name in strong for cell in arms)
-        and not any(_like_are_heavy(cell, strong, suspected, measured) for cell in arms)
+    heavy = {s.cell.name for s in suspects if s.is_heavy}
+    if len(arms) < 2 or not all(cell.name in strong for cell in arms):
+        return False
+    return all(cell.name in heavy for cell in arms) or not any(
+        _like_are_heavy(cell, strong, suspected, measured) for cell in arms
     )
 
 

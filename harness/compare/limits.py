@@ -39,6 +39,9 @@ class Limits(Frozen):
     step_s: float = Field(0.005, description="and at least so many seconds a step more")
     construct_ratio: Ratio = Field(1.5, description="processor time of the trainer's constructor")
     construct_s: float = Field(0.05, description="and at least so many seconds more")
+    construct_heavy_s: float = Field(
+        0.3, description="so many seconds more in all arms of a pair are that pair's own"
+    )
     leak_bytes: PositiveInt = Field(
         256 * 1024, description="growth of the worker's RSS a step, more than the base's"
     )

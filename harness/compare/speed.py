@@ -45,6 +45,7 @@ class Rule:
     allowed: float  # candidate over base
     least_s: float
     alone: float
+    heavy_s: float = math.inf  # so many seconds more, in all arms of a pair, are that pair's own
 
 
 def compare_speed(
@@ -112,7 +113,10 @@ def _slow_builds(
             timings.append(Timing(cell, ours, theirs, theirs / ours, True))
     allowed = max(limits.construct_ratio, spread.construct_ratio**NOISE_TIMES)
     what = "processor time of building the trainer"
-    return _settle(timings, Rule(CONSTRUCT, what, allowed, limits.construct_s, limits.alone))
+    rule = Rule(
+        CONSTRUCT, what, allowed, limits.construct_s, limits.alone, limits.construct_heavy_s
+    )
+    return _settle(timings, rule)
 
 
 def _settle(timings: Sequence[Timing], rule: Rule) -> dict[str, list[Difference]]:
@@ -142,7 +146,8 @@ def _settle(timings: Sequence[Timing], rule: Rule) -> dict[str, list[Difference]
 
 
 def _suspect(timing: Timing, rule: Rule, ratio: float) -> Suspect:
-    is_strong = ratio > rule.allowed and timing.candidate - timing.base >= rule.least_s
+    more = timing.candidate - timing.base
+    is_strong = ratio > rule.allowed and more >= rule.least_s
     text = (
         f"{rule.text}: {duration(timing.base)} became {duration(timing.candidate)} "
         f"({timing.ratio:.2f} times)"
@@ -156,6 +161,7 @@ def _suspect(timing: Timing, rule: Rule, ratio: float) -> Suspect:
         timing.candidate,
         timing.ratio - 1,
         text,
+        is_heavy=is_strong and more >= rule.heavy_s,
     )
 
 
