@@ -27,6 +27,10 @@ class ProbeStep(Frozen):
     cpu_s: float = Field(
         description="processor time of the worker's process for the step, all threads"
     )
+    pace_s: float | None = Field(
+        None,
+        description="processor time of a fixed piece of work after the step: how busy the machine was",
+    )
     rss_bytes: Count = Field(
         description="the worker's own RSS after the step, free memory given back first"
     )

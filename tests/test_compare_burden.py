@@ -274,3 +274,48 @@ def test_a_pair_that_builds_far_longer_is_one_of_its_own_though_its_like_are_slo
         "sft-packed.full",
         "sft-long.full",
     }
+
+
+def test_arms_of_a_pair_that_are_a_little_slower_ran_while_the_machine_was_busy():
+    def in_one_pair(factor):
+        return only(lambda run: run.pair == "grpo-kl", slower(factor))
+
+    base = make_side(pairs=PAIRS)
+    assert changed(base, make_side(in_one_pair(1.6), pairs=PAIRS)) == {}
+    found = changed(base, make_side(in_one_pair(2.0), pairs=PAIRS))
+    assert found == {"cpu/step": {"grpo-kl.full": "changed", "grpo-kl.lora-r4": "changed"}}
+
+
+def test_a_constructor_that_takes_tenths_of_a_second_more_in_one_pair_is_noise():
+    def builds(seconds):
+        return lambda run: builds_slower(seconds)(
+            run.model_copy(update={"probe": run.probe.model_copy(update={"construct_cpu_s": 0.1})})
+        )
+
+    base = make_side(builds(0.0), pairs=PAIRS)
+    noisy_pair = make_side(
+        lambda run: builds(0.09 if run.pair == "grpo-kl" else 0.0)(run), pairs=PAIRS
+    )
+    assert changed(base, noisy_pair) == {}
+
+
+def test_a_busy_machine_is_told_by_a_fixed_piece_of_work():
+    def on(pace_of_grpo, factor=1.0):
+        """GRPO's runs beside a neighbour; times follow it, and a fault's factor."""
+
+        def change(run):
+            pace = pace_of_grpo if is_grpo(run) else 1.0
+            more = factor if is_grpo(run) else 1.0
+            probe = run.probe.model_copy(update={"construct_cpu_s": 0.8 * pace})
+            return change_steps(
+                run.model_copy(update={"probe": probe}),
+                lambda s: {"pace_s": 0.003 * pace, "cpu_s": s.cpu_s * pace * more},
+            )
+
+        return make_side(change, pairs=PAIRS)
+
+    assert changed(make_side(pairs=PAIRS), on(1.8)) != {}, "nobody measured how busy it was"
+    assert changed(on(1.0), on(1.8)) == {}
+    assert changed(on(1.8), on(1.0)) == {}
+    found = changed(on(1.0), on(1.8, 1.8))["cpu/step"]
+    assert found.keys() == {f"{r.pair}.{r.arm}" for r in make_side(pairs=PAIRS).runs if is_grpo(r)}

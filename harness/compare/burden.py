@@ -34,6 +34,7 @@ class Suspect:
     text: str
     is_repeatable: bool = False  # measured the same each time, so that it needs no company
     is_heavy: bool = False  # by so much that the arms of its pair need no other company
+    is_light: bool = False  # by so little that its pair is no company, as it ran at the same time
 
 
 @dataclass(frozen=True)
@@ -102,7 +103,8 @@ def _is_shared(each: Suspect, suspects: Sequence[Suspect], measured: Sequence[Ce
     # A pair's setting: all of its arms, none of which is explained by its like, or each by much.
     arms = [cell for cell in measured if cell.pair == each.cell.pair]
     heavy = {s.cell.name for s in suspects if s.is_heavy}
-    if len(arms) < 2 or not all(cell.name in strong for cell in arms):
+    telling = strong - {s.cell.name for s in suspects if s.is_light}
+    if len(arms) < 2 or not all(cell.name in telling for cell in arms):
         return False
     return all(cell.name in heavy for cell in arms) or not any(
         _like_are_heavy(cell, strong, suspected, measured) for cell in arms

@@ -57,6 +57,11 @@ class Limits(Frozen):
     peak_ratio: Ratio = Field(1.25, description="growth of memory up to its peak")
     peak_bytes: PositiveInt = Field(32 * 2**20, description="and at least so many bytes more")
     throughput_ratio: Ratio = Field(1.25, description="tokens a second, base over candidate")
+    in_a_pair: Ratio = Field(
+        1.4,
+        description="how many times further beyond it the step time of all arms of a pair has to be: they "
+        "run side by side, when the machine is busy both are",
+    )
     alone: Ratio = Field(
         2.0,
         description="how many times further beyond a limit a cell has to be that is alone beyond it",

@@ -1,7 +1,8 @@
 """Processor time: of optimizer steps, and of building the trainer.
 
 The time of the processor and not of the clock, so that a machine that does something else in between adds
-little. A step is held against the same step of the base, which trained on the same rows.
+little; and set off against a fixed piece of work that was timed between the steps. A step is held against
+the same step of the base, which trained on the same rows.
 What this leaves out: tokens a second by the clock (`statistics`).
 """
 
@@ -22,6 +23,7 @@ from harness.text import duration
 STEPS, CONSTRUCT = "cpu/step", "cpu/construct"
 LEAST_STEPS = 3
 SLOWER_SHARE = 0.9  # of the steps, for a difference to be the run's and not a few steps'
+MOST_BUSY = 2.0  # a neighbour does no more; beyond that it is no pace of the machine
 NOISE_TIMES = 2.0  # a limit allows the square of what reruns were apart
 
 
@@ -45,7 +47,8 @@ class Rule:
     allowed: float  # candidate over base
     least_s: float
     alone: float
-    heavy_s: float = math.inf  # so many seconds more, in all arms of a pair, are that pair's own
+    in_a_pair: float = 1.0  # so many times beyond it in all arms of a pair is that pair's own
+    heavy_s: float = 0.0  # or so many seconds more; 0 if seconds say nothing
 
 
 def compare_speed(
@@ -66,7 +69,7 @@ def speed_spread(cells: Iterable[CellRuns], warmup_steps: int) -> tuple[float, f
     """
     pairs = [pair for cell in cells for pair in cell.ok_pairs.values()]
     steps = [r for b, c in pairs if (r := step_ratio(b, c, warmup_steps)) is not None]
-    builds = [r for b, c in pairs if (r := _build_ratio(b, c)) is not None]
+    builds = [each[1] / each[0] for b, c in pairs if (each := _build_times(b, c))]
     return _widest(steps), _typical(builds)
 
 
@@ -94,7 +97,8 @@ def _slow_steps(
         ratio = _middle([ratio for ratio, _ in seeds])
         timings.append(Timing(cell, ours, theirs, ratio, is_whole))
     allowed = max(limits.step_ratio, spread.step_ratio**NOISE_TIMES)
-    rule = Rule(STEPS, "processor time of a step", allowed, limits.step_s, limits.alone)
+    what = "processor time of a step"
+    rule = Rule(STEPS, what, allowed, limits.step_s, limits.alone, limits.in_a_pair)
     return _settle(timings, rule)
 
 
@@ -103,18 +107,14 @@ def _slow_builds(
 ) -> dict[str, list[Difference]]:
     timings = []
     for cell in cells:
-        pairs = [
-            (b.probe.construct_cpu_s, c.probe.construct_cpu_s)
-            for b, c in cell.ok_pairs.values()
-            if b.probe and c.probe and b.probe.construct_cpu_s > 0
-        ]
+        pairs = [each for b, c in cell.ok_pairs.values() if (each := _build_times(b, c))]
         if pairs:
             ours, theirs = _middle([b for b, _ in pairs]), _middle([c for _, c in pairs])
             timings.append(Timing(cell, ours, theirs, theirs / ours, True))
     allowed = max(limits.construct_ratio, spread.construct_ratio**NOISE_TIMES)
     what = "processor time of building the trainer"
     rule = Rule(
-        CONSTRUCT, what, allowed, limits.construct_s, limits.alone, limits.construct_heavy_s
+        CONSTRUCT, what, allowed, limits.construct_s, limits.alone, heavy_s=limits.construct_heavy_s
     )
     return _settle(timings, rule)
 
@@ -161,14 +161,16 @@ def _suspect(timing: Timing, rule: Rule, ratio: float) -> Suspect:
         timing.candidate,
         timing.ratio - 1,
         text,
-        is_heavy=is_strong and more >= rule.heavy_s,
+        is_heavy=is_strong and bool(rule.heavy_s) and more >= rule.heavy_s,
+        is_light=more < rule.heavy_s or ratio < rule.in_a_pair * rule.allowed,
     )
 
 
 def _step_times(base: RunSide, candidate: RunSide, warmup_steps: int) -> list[tuple[float, float]]:
     if base.probe is None or candidate.probe is None:
         return []
-    theirs = {step.step: step.cpu_s for step in candidate.probe.steps}
+    busier = _busier(base, candidate)
+    theirs = {step.step: step.cpu_s / busier for step in candidate.probe.steps}
     return [
         (step.cpu_s, theirs[step.step])
         for step in base.probe.steps
@@ -176,11 +178,22 @@ def _step_times(base: RunSide, candidate: RunSide, warmup_steps: int) -> list[tu
     ]
 
 
-def _build_ratio(base: RunSide, candidate: RunSide) -> float | None:
+def _busier(base: RunSide, candidate: RunSide) -> float:
+    """How many times as long a fixed piece of work took beside the candidate's steps; 1 if not known."""
+    paces = [
+        median([step.pace_s for step in run.probe.steps if step.pace_s]) if run.probe else None
+        for run in (base, candidate)
+    ]
+    if not paces[0] or not paces[1]:
+        return 1.0
+    return min(max(paces[1] / paces[0], 1 / MOST_BUSY), MOST_BUSY)
+
+
+def _build_times(base: RunSide, candidate: RunSide) -> tuple[float, float] | None:
     if base.probe is None or candidate.probe is None:
         return None
     ours, theirs = base.probe.construct_cpu_s, candidate.probe.construct_cpu_s
-    return theirs / ours if ours > 0 and theirs > 0 else None
+    return (ours, theirs / _busier(base, candidate)) if ours > 0 and theirs > 0 else None
 
 
 def _middle(values: Sequence[float]) -> float:

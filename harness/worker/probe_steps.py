@@ -29,6 +29,7 @@ class StepNotes:
         *,
         step: int,
         cpu_s: float,
+        pace_s: float,
         rss_bytes: int,
         held: dict[str, int],
         gradient: dict[str, float | None],
@@ -39,6 +40,7 @@ class StepNotes:
         return ProbeStep(
             step=step,
             cpu_s=cpu_s,
+            pace_s=pace_s,
             rss_bytes=rss_bytes,
             held=held,
             losses=tuple(finite(loss) for loss in self.losses),

@@ -30,6 +30,7 @@ from harness.settings import Probing
 from harness.worker import probe_facts as facts
 from harness.worker.probe_batches import describe, shown_log_probs
 from harness.worker.probe_memory import count_held, rss_after_giving_back
+from harness.worker.probe_pace import fixed_work
 from harness.worker.probe_parameters import (
     copies,
     count_dtypes,
@@ -226,12 +227,14 @@ class Recorder(TrainerCallback):  # type: ignore[misc]
         """Keep the step, and begin the next one."""
         cpu_s = time.process_time() - self._begin_cpu_s - self._outside_cpu_s
         if self.is_on:
+            pace_s = fixed_work()
             rss_bytes, held = rss_after_giving_back(), count_held()
             parameters = trainable(self._trainer.model)
             self.steps.append(
                 self._notes.step(
                     step=state.global_step,
                     cpu_s=max(0.0, cpu_s),
+                    pace_s=pace_s,
                     rss_bytes=rss_bytes,
                     held=held,
                     gradient=self._gradient,
