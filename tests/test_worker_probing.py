@@ -24,7 +24,7 @@ CELLS = (
     "sft-plain.full.s0", "sft-plain.full-again.s0", "grpo-plain.lora-r8.s0",
     "grpo-plain.lora-r8-again.s0", "sft-resume.lora-r4.s0", "grpo-unscored.full.s0",
 )  # fmt: skip
-MEASURED = ("cpu_s", "rss_bytes")  # what no two runs have alike
+MEASURED = ("cpu_s", "pace_s", "rss_bytes", "held")  # what no two runs have alike
 
 
 @dataclass(frozen=True)
@@ -80,6 +80,18 @@ def test_runs_are_ok_and_their_probes_are_sealed_with_them(study):
 def test_an_arm_that_repeats_another_is_the_same_to_the_last_bit(study, first):
     one, again = study.probe(f"{first}.s0"), study.probe(f"{first}-again.s0")
     assert comparable(one) == comparable(again)
+
+
+def test_what_is_alive_is_counted_and_repeats(study):
+    one, again = study.probe("sft-plain.full.s0"), study.probe("sft-plain.full-again.s0")
+    tensors = [step.held["tensors"] for step in one.steps]
+    assert tensors == [step.held["tensors"] for step in again.steps]
+    assert tensors[2] == tensors[3] == tensors[4] > 100, "parameters and the optimizer's state"
+    sizes = [step.held["tensor_bytes"] for step in one.steps]
+    assert sizes == [step.held["tensor_bytes"] for step in again.steps]
+    assert min(sizes) > 3 * 3_000_000, "weights and two moments, in bytes"
+    assert all(step.held["blocks"] > step.held["objects"] > 1000 for step in one.steps)
+    assert all(0 < step.pace_s < 1 for step in one.steps)
 
 
 def test_a_fresh_process_says_the_same(study, tmp_path):
