@@ -45,6 +45,7 @@ Examples:
   harness bench --matrix blog --budget short
   harness bench --trl 1.14.2 --trl 1.16.0                    a study for each, in an environment for each
   harness bench --trl ../trl --with transformers==4.57.6     an edited TRL, an older transformers
+  harness bench --matrix smollm3 --trl 1.14.2 --trl 1.16.0 --interleave     seed by seed, A B then B A
   harness bench --launcher docker --trl 1.14.2 --trl 1.16.0
 """
 
@@ -133,6 +134,13 @@ Examples:
     metavar="NAME==VERSION|PATH",
     help="another package in each environment, e.g. transformers==4.57.6, or peft=PATH",
 )
+@click.option(
+    "--interleave",
+    "is_interleaved",
+    is_flag=True,
+    help="with several --trl: seed by seed in turn, A B then B A, so that what disturbs the machine falls "
+    "on all of them",
+)
 @BUDGET
 @click.option(
     "--until-decided",
@@ -169,6 +177,7 @@ def bench(
     image: str | None,
     versions: tuple[str, ...],
     extras: tuple[str, ...],
+    is_interleaved: bool,
     is_cold: bool,
     dry_run: bool,
     is_json: bool,
@@ -180,6 +189,7 @@ def bench(
     from harness.plan import Request, command_text, make_plan
     from harness.progress import choose_display
     from harness.stacks import Asked, find_stacks
+    from harness.turns import in_turn
 
     command = command_text(asked, launcher, image, versions, extras)
     request = Request(**asked, command=command)
@@ -197,29 +207,39 @@ def bench(
     ready = _make_ready(stacks, plan, choose_display(is_json=is_json, is_quiet=quiet), is_cold)
     if len(stacks) > 1:
         _check_all(ready, plan, request)
-    return _run_all(ready, request, is_json, quiet)
+    turns = (
+        in_turn(ready, request, plan.loaded.matrix)
+        if is_interleaved
+        else [(each, request) for each in ready]
+    )
+    return _run_all(turns, is_json, quiet)
 
 
-def _run_all(ready: Sequence[Ready], request: Request, is_json: bool, is_quiet: bool) -> int:
+def _run_all(turns: Sequence[tuple[Ready, Request]], is_json: bool, is_quiet: bool) -> int:
     """Run the matrix with every stack; an environment that can't even start leaves the others theirs."""
     from harness.progress import choose_display
     from harness.terminal import complain
 
-    code = 0
-    for each in ready:
+    codes: dict[str, int] = {}
+    lost: set[str] = set()
+    for each, request in turns:
+        name = each.stack.name
+        if name in lost:
+            continue
         own = replace(request, output_dir=each.stack.output_dir, stack=each.stack.label)
         try:
             outcome = _run(own, each, choose_display(is_json=is_json, is_quiet=is_quiet), is_json)
         except MachineError as error:
             if not each.stack.packages:
                 raise
-            complain(f"{each.stack.name}: {error}")
-            code = max(code, error.exit_code)
+            complain(f"{name}: {error}")
+            codes[name] = error.exit_code
+            lost.add(name)
             continue
-        code = max(code, outcome.exit_code)
+        codes[name] = outcome.exit_code
         if outcome.interrupted_by is not None:
             return outcome.exit_code
-    return code
+    return max(codes.values(), default=0)
 
 
 def _make_ready(

@@ -127,6 +127,24 @@ def test_half_the_throughput_is_found_with_its_ratio():
     assert found["tokens/s"].candidate / found["tokens/s"].base == pytest.approx(0.5, rel=0.1)
 
 
+def test_throughput_says_where_the_sides_did_not_take_turns():
+    def text(base, candidate):
+        def at(first, seed):
+            return {"started_utc": f"2026-01-02T{first + 2 * seed:02d}:00:00Z"}
+
+        sides = [
+            on_gpu(lambda r, h=hour: r.model_copy(update=at(h, r.seed)))
+            for hour in (base, candidate)
+        ]
+        (cell,) = group(*sides)
+        found = compare_seeds(cell, MARGIN, TERMS)
+        return next(d.sentence for d in found if d.what == "tokens/s")
+
+    assert "in turn" not in text(1, 2)
+    assert "and not in turn" in text(1, 12)
+    assert "and not in turn" in text(12, 1)
+
+
 def test_throughput_of_two_machines_is_refused_unless_asked():
     def slow(run):
         return run.model_copy(update={"step_wall_s": tuple(2 * s for s in run.step_wall_s)})

@@ -118,6 +118,7 @@ ORDER = (
     "bench",
     "stacks",
     "ready",
+    "turns",
     "options",
     "terminal",
     "browse",

@@ -101,6 +101,7 @@ def _run(matrix: Matrix, run: RunView, store: Store, problems: list[str]) -> Run
         spec_sha256=asked,
         status=record.status if record else None,
         reason=record.reason if record else None,
+        started_utc=record.attempts[-1].started_utc if record else None,
         config={k: v for k, v in run.resolved_config.items() if k != "format"},
         series=_series(run.steps),
         tokens=_by_step(run.steps, lambda row: row.tokens),

@@ -31,6 +31,7 @@ class RunSide(Frozen):
     spec_sha256: str = Field(description="of the run's resolved spec: what was asked for")
     status: Status | None = Field(description="null: planned and not run")
     reason: str | None = None
+    started_utc: str | None = None
     config: dict[str, Any] = Field(
         default_factory=dict,
         description="resolved_config.json: every trainer argument, defaults included",

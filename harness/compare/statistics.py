@@ -148,7 +148,20 @@ def _throughput(cell: CellRuns, terms: Terms) -> Difference | None:
         f"tokens a second: {ratio.mean:.3f} times over {ratio.n} seeds, {ratio.low:.3f} to "
         f"{ratio.high:.3f}; {limit:.2f} is allowed"
     )
+    if not _took_turns(cell):
+        text += (
+            "; one side was trained after the other, and not in turn (`harness bench --interleave`)"
+        )
     return _found("speed", "tokens/s", word, _mean(ours), _mean(theirs), text)
+
+
+def _took_turns(cell: CellRuns) -> bool:
+    """Whether neither side was trained wholly before the other, as far as it is known."""
+    ours, theirs = (
+        sorted(run.started_utc for run in each if run.started_utc)
+        for each in zip(*cell.ok_pairs.values(), strict=True)
+    )
+    return not ours or not theirs or (ours[0] <= theirs[-1] and theirs[0] <= ours[-1])
 
 
 def _memory(cell: CellRuns, terms: Terms) -> list[Difference]:
