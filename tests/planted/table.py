@@ -29,9 +29,17 @@ class Row:
         place = self.comparison.place if self.comparison else None
         if not self.is_caught or place is None:
             return False
-        tasks = {"both": {"sft", "grpo"}}.get(self.fault.where.task, {self.fault.where.task})
-        methods = {"all": {"full", "lora"}}.get(self.fault.where.arms, {self.fault.where.arms})
-        return set(place.tasks) == tasks and set(map(str, place.methods)) == methods
+        where = self.fault.where
+        tasks = {"sft", "grpo"} if where.task == "both" else {where.task}
+        methods = {"full", "lora"} if where.arms == "all" else {where.arms}
+        return set(place.tasks) == tasks and set(place.methods) in (methods, methods & self._tried)
+
+    @property
+    def _tried(self) -> set[str]:
+        """The methods that have an arm in the pairs that changed: some settings are tried in one alone."""
+        cells = self.comparison.cells if self.comparison else ()
+        pairs = {cell.pair for cell in cells if cell.word == "changed"}
+        return {cell.method for cell in cells if cell.pair in pairs}
 
     @property
     def line(self) -> str:
