@@ -274,3 +274,44 @@ def test_a_pair_that_builds_far_longer_is_one_of_its_own_though_its_like_are_slo
         "sft-packed.full",
         "sft-long.full",
     }
+
+
+def evaluates_slower(factor):
+    def change(run):
+        points = tuple(p.model_copy(update={"wall_s": factor * p.wall_s}) for p in run.evaluations)
+        return run.model_copy(update={"evaluations": points})
+
+    return change
+
+
+def test_a_machine_that_was_busy_while_one_task_trained_leaves_its_time_undecided():
+    base = make_side(pairs=PAIRS)
+    slow = only(is_grpo, lambda run: evaluates_slower(1.6)(slower(1.6)(run)))
+    found = changed(base, make_side(slow, pairs=PAIRS))["cpu/step"]
+    assert set(found.values()) == {"undecided"}
+    calm = changed(base, make_side(only(is_grpo, slower(1.6)), pairs=PAIRS))["cpu/step"]
+    assert set(calm.values()) == {"changed"}
+    assert calm.keys() == found.keys()
+
+
+def test_two_constructors_of_one_pair_that_pause_a_little_are_no_setting_of_that_pair():
+    def change(seconds):
+        def build(run):
+            probe = run.probe.model_copy(update={"construct_cpu_s": 0.1 + seconds})
+            return run.model_copy(update={"probe": probe})
+
+        return build
+
+    base = make_side(change(0.0), pairs=PAIRS)
+
+    def candidate(seconds):
+        def build(run):
+            return change(seconds if run.pair == "grpo-kl" else 0.0)(run)
+
+        return make_side(build, pairs=PAIRS)
+
+    assert changed(base, candidate(0.06)) == {}
+    assert set(changed(base, candidate(0.13))["cpu/construct"]) == {
+        "grpo-kl.full",
+        "grpo-kl.lora-r4",
+    }

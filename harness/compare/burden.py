@@ -33,6 +33,9 @@ class Suspect:
     ratio: float | None
     text: str
     is_repeatable: bool = False  # measured the same each time, so that it needs no company
+    is_firm: bool = (
+        True  # by so much that the arms of its pair may stand alone, if its like are calm
+    )
     is_heavy: bool = False  # by so much that the arms of its pair need no other company
 
 
@@ -96,6 +99,7 @@ def shared_drift(ratios: Sequence[tuple[CellRuns, float]]) -> float:
 def _is_shared(each: Suspect, suspects: Sequence[Suspect], measured: Sequence[CellRuns]) -> bool:
     """Whether what is like a cell is beyond the limit too."""
     strong = {s.cell.name for s in suspects if s.is_strong}
+    firm = {s.cell.name for s in suspects if s.is_strong and s.is_firm}
     suspected = {s.cell.name for s in suspects}
     if _like_are_heavy(each.cell, strong, suspected, measured):
         return True
@@ -104,7 +108,9 @@ def _is_shared(each: Suspect, suspects: Sequence[Suspect], measured: Sequence[Ce
     heavy = {s.cell.name for s in suspects if s.is_heavy}
     if len(arms) < 2 or not all(cell.name in strong for cell in arms):
         return False
-    return all(cell.name in heavy for cell in arms) or not any(
+    if all(cell.name in heavy for cell in arms):
+        return True
+    return all(cell.name in firm for cell in arms) and not any(
         _like_are_heavy(cell, strong, suspected, measured) for cell in arms
     )
 

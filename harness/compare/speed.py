@@ -22,6 +22,10 @@ from harness.text import duration
 STEPS, CONSTRUCT = "cpu/step", "cpu/construct"
 LEAST_STEPS = 3
 SLOWER_SHARE = 0.9  # of the steps, for a difference to be the run's and not a few steps'
+FIRM_TIMES = 2.0  # so many times the least seconds, where a pair's few arms have to do as evidence
+EXPLAINED_SHARE = (
+    0.5  # of what a time is more, as much more of the evaluation before training explains it
+)
 NOISE_TIMES = 2.0  # a limit allows the square of what reruns were apart
 
 
@@ -133,6 +137,7 @@ def _settle(timings: Sequence[Timing], rule: Rule) -> dict[str, list[Difference]
         if each.ratio / shared > half_way and each.is_whole
     ]
     found = settle(suspects, [each.cell for each in timings], "speed", rule.alone)
+    found = _leave_busy(found, timings)
     if shared <= rule.allowed:
         return found
     why = "; every cell is slower alike: a busy machine, or what all share. Run both sides again"
@@ -143,6 +148,50 @@ def _settle(timings: Sequence[Timing], rule: Rule) -> dict[str, list[Difference]
             update = {"word": "undecided", "sentence": one.sentence + why}
             found[each.cell.name] = [one.model_copy(update=update)]
     return found
+
+
+def _leave_busy(
+    found: dict[str, list[Difference]], timings: Sequence[Timing]
+) -> dict[str, list[Difference]]:
+    """Leave undecided what slows the evaluation of the untrained model too.
+
+    That evaluation is the harness's own and comes before training in the same process. A machine that was
+    busy while some pairs trained slows it with them; code of a trainer does not.
+    """
+    settled = {}
+    for name, each in found.items():
+        own = next(t for t in timings if t.cell.name == name)
+        like = [
+            t
+            for t in timings
+            if (t.cell.task, t.cell.method) == (own.cell.task, own.cell.method)
+            and any(d.word == "changed" for d in found.get(t.cell.name, ()))
+        ]
+        busy = median([r for t in like if (r := evaluation_ratio(t.cell)) is not None])
+        slower = _middle([t.ratio for t in like])
+        is_explained = busy is not None and busy - 1 >= EXPLAINED_SHARE * (slower - 1)
+        settled[name] = [_busy(d, busy) for d in each] if is_explained and busy else each
+    return settled
+
+
+def evaluation_ratio(cell: CellRuns) -> float | None:
+    """Return how many times as long the untrained model's evaluation took, by the clock."""
+    ratios = []
+    for pair in cell.ok_pairs.values():
+        before, after = (sum(p.wall_s for p in run.evaluations if p.step == 0) for run in pair)
+        if before > 0 and after > 0:
+            ratios.append(after / before)
+    return median(ratios)
+
+
+def _busy(found: Difference, ratio: float) -> Difference:
+    if found.word != "changed":
+        return found
+    why = (
+        f"; evaluating the untrained model took {ratio:.2f} times as long there too: a busy machine, "
+        "or what both go through. Run both sides again"
+    )
+    return found.model_copy(update={"word": "undecided", "sentence": found.sentence + why})
 
 
 def _suspect(timing: Timing, rule: Rule, ratio: float) -> Suspect:
@@ -161,6 +210,7 @@ def _suspect(timing: Timing, rule: Rule, ratio: float) -> Suspect:
         timing.candidate,
         timing.ratio - 1,
         text,
+        is_firm=more >= FIRM_TIMES * rule.least_s,
         is_heavy=is_strong and more >= rule.heavy_s,
     )
 
