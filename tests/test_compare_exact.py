@@ -195,6 +195,12 @@ def test_completions_that_part_at_once_are_changed():
     assert "changed" in {d.word for d in found}
 
 
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+def test_what_is_not_finite_is_equal_to_its_like_alone(value):
+    assert gap(value, value) == 0
+    assert all(gap(*pair) == math.inf for pair in ((value, 1.0), (1.0, value), (value, None)))
+
+
 def test_gaps():
     assert gap(1.0, 1.0) == 0
     assert gap(1.0, 2.0) == 0.5

@@ -13,13 +13,17 @@ Number = float | int | None
 def gap(base: Number, candidate: Number, least_scale: float = 0.0) -> float:
     """Return the relative difference: 0 for equal numbers, infinity where one side has none.
 
+    What is not finite is equal to its like alone.
+
     Relative to the larger of both, and at least to `least_scale`: the size that a number near zero
     stands beside, e.g. the terms that cancel in it.
     """
     if base is None or candidate is None:
         return 0.0 if base is candidate else math.inf
-    if base == candidate:
+    if base == candidate or (math.isnan(base) and math.isnan(candidate)):
         return 0.0
+    if not (math.isfinite(base) and math.isfinite(candidate)):
+        return math.inf
     return abs(candidate - base) / max(abs(base), abs(candidate), least_scale)
 
 
