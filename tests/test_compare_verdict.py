@@ -517,3 +517,17 @@ def test_a_replay_that_one_side_lacks_is_named_beside_cells_that_are_the_same():
     assert found.word == "not comparable"
     assert "6 cells the same. The candidate has no replay" in found.sentence
     assert exit_code(found) == 6
+
+
+def test_a_digest_is_told_by_its_beginning():
+    def rows(letter):
+        def change(run):
+            check = Check(value=letter * 64, what="hash of every prepared row.")
+            checks = {**run.probe.checks, "rows/sha256": check}
+            probe = run.probe.model_copy(update={"checks": checks})
+            return run.model_copy(update={"probe": probe})
+
+        return change
+
+    found = compare(rows("b"), base=make_side(rows("a")), packages=PACKAGES)
+    assert f"hash of every prepared row: {'a' * 12} became {'b' * 12}" in found.cells[0].sentence
