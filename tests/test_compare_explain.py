@@ -128,9 +128,10 @@ def test_the_same_difference_between_two_matrices_was_asked_for():
         asked=(asked("weight_decay", 0.0, 0.1),),
         candidate_fields={"matrix_hash": "9" * 64},
     )
-    assert (
-        next(c.kind for c in explained(made).causes if c.what == "weight_decay") == "configuration"
-    )
+    runs = tuple(r.model_copy(update={"spec_sha256": "3" * 64}) for r in made.candidate.runs)
+    other = made.candidate.model_copy(update={"runs": runs})
+    causes = explain(made.comparison, made.base, other).causes
+    assert next(c.kind for c in causes if c.what == "weight_decay") == "configuration"
 
 
 def test_a_field_that_only_one_release_has_and_that_is_off_is_no_cause():
@@ -462,3 +463,16 @@ def test_another_number_of_steps_is_said():
     comparison = made.comparison.model_copy(update={"cells": cells})
     notices = explain(comparison, made.base, made.candidate).notices
     assert any(n.startswith("SFT takes 4 optimizer steps where it took 7 in sft-") for n in notices)
+
+
+def test_a_default_that_moved_is_no_request_though_the_matrices_differ_elsewhere():
+    fault = together(set_argument("sft", weight_decay=0.1), only("sft", gradients=doubled))
+    made = make(
+        fault,
+        both=set_argument("sft", weight_decay=0.0),
+        asked=(asked("weight_decay", 0.0, 0.1),),
+        candidate_fields={"matrix_hash": "9" * 64},
+    )
+    cause = next(c for c in explained(made).causes if c.what == "weight_decay")
+    assert cause.kind == "default"
+    assert "both were asked for the same" in cause.sentence

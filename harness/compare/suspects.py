@@ -95,19 +95,27 @@ def _arguments(evidence: Evidence, releases: list[tuple[Boundary, Cause]]) -> It
     }
     moved = {key_of(c): {m.argument: m for m in moved_arguments(c)} for c in evidence.cells}
     known = {name: None for each in moved.values() for name in each}
-    is_same_matrix = evidence.base.matrix_hash == evidence.candidate.matrix_hash
     for name in _asked_arguments(evidence, known):
         cells = frozenset(key for key, each in moved.items() if name in each)
         if name in explained or not cells:
             continue
+        is_same_matrix = any(
+            c.base is not None
+            and c.candidate is not None
+            and c.base.spec_sha256 == c.candidate.spec_sha256
+            for c in evidence.cells
+            if key_of(c) in cells
+        )
         one = next(each[name] for each in moved.values() if name in each)
         score = overlap(evidence, cells) * (0.5 if ABSENT in (one.base, one.candidate) else 0.8)
-        why = "the matrix is the same, so a default moved" if is_same_matrix else "as asked for"
+        why = (
+            "both were asked for the same, so a default moved" if is_same_matrix else "as asked for"
+        )
         kind: Literal["default", "configuration", "code"] = (
             "default" if is_same_matrix else "configuration"
         )
         if is_same_matrix and not evidence.comparison.packages:
-            why, kind = "matrix and releases are the same, so code sets it otherwise", "code"
+            why, kind = "request and releases are the same, so code sets it otherwise", "code"
         yield Cause(
             kind=kind,
             what=name,
@@ -141,7 +149,8 @@ def _packages(evidence: Evidence, known: Collection[str]) -> Iterable[Cause]:
             text = f"The release of {name} is the same, its code is not ({versions}); {does}."
         elif name == "trl":
             text = (
-                f"TRL changed ({versions}) and no known boundary goes with it; bisect its releases."
+                f"TRL changed ({versions}) and no known boundary explains all of it; bisect its "
+                "releases."
             )
         else:
             text = f"{name} changed ({versions}); {does}."
