@@ -72,3 +72,8 @@ def test_what_counts_comes_first():
     counted = argument_difference(Argument("beta", 0.0, 0.1), counts=True, seed=None)
     found = fold([("a.full", shown), ("a.full", counted)], ["a.full"])
     assert [d.word for d in found] == ["changed", "same"]
+
+
+def test_a_value_that_is_no_number_on_both_sides_is_the_same():
+    arguments = [{**RUN.config["arguments"], "beta": float("nan")} for _ in range(2)]
+    assert names(*(with_config(arguments=each) for each in arguments)) == []

@@ -8,6 +8,7 @@ from harness.compare.concluding import exit_code
 from harness.compare.controls import control_of, noise_of
 from harness.compare.limits import Limits
 from harness.compare.verdict import compare_sides
+from harness.record import Status
 from tests.comparison_sides import make_side, only, scale_gradient, scale_log
 from tests.test_compare_burden import slower
 
@@ -59,6 +60,16 @@ def test_repeats_are_no_cells_of_their_own():
     assert {cell.arm for cell in found.cells} == {"full", "lora-r4"}
     assert [control.compared for control in found.controls] == [2, 2]
     assert not any("no A/A" in note for note in found.notes)
+
+
+def test_a_repeat_that_failed_is_a_cell_and_not_passed_over():
+    def crash(run):
+        return run.model_copy(update={"status": Status.CRASHED, "reason": "ValueError: x"})
+
+    found = compare_sides(side(), side(only(is_again, crash)))
+    failed = [cell for cell in found.cells if cell.arm == "full-again"]
+    assert {cell.word for cell in failed} == {found.word} == {"changed"}
+    assert "crashed (ValueError: x) in the candidate, ok in the base" in failed[0].sentence
 
 
 def test_what_the_machines_own_reruns_differ_in_is_undecided():

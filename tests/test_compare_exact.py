@@ -195,6 +195,23 @@ def test_completions_that_part_at_once_are_changed():
     assert "changed" in {d.word for d in found}
 
 
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+def test_what_is_not_finite_is_equal_to_its_like_alone(value):
+    assert gap(value, value) == 0
+    assert all(gap(*pair) == math.inf for pair in ((value, 1.0), (1.0, value), (value, None)))
+
+
+def test_a_loss_that_one_release_logs_with_four_decimals_did_not_change():
+    def logged(run, more=0.0):
+        loss = tuple(round(v + more, 4) for v in run.series["loss"])
+        return run.model_copy(update={"series": {**run.series, "loss": loss}})
+
+    run = sft()
+    assert exact(run, logged(run)) == exact(logged(run), run) == []
+    assert exact(logged(run), logged(run, 1e-4)) == []
+    assert words(exact(run, logged(run, 3e-4))) == {"log/loss": "changed"}
+
+
 def test_gaps():
     assert gap(1.0, 1.0) == 0
     assert gap(1.0, 2.0) == 0.5

@@ -128,9 +128,10 @@ def test_the_same_difference_between_two_matrices_was_asked_for():
         asked=(asked("weight_decay", 0.0, 0.1),),
         candidate_fields={"matrix_hash": "9" * 64},
     )
-    assert (
-        next(c.kind for c in explained(made).causes if c.what == "weight_decay") == "configuration"
-    )
+    runs = tuple(r.model_copy(update={"spec_sha256": "3" * 64}) for r in made.candidate.runs)
+    other = made.candidate.model_copy(update={"runs": runs})
+    causes = explain(made.comparison, made.base, other).causes
+    assert next(c.kind for c in causes if c.what == "weight_decay") == "configuration"
 
 
 def test_a_field_that_only_one_release_has_and_that_is_off_is_no_cause():
@@ -179,8 +180,12 @@ def test_sides_of_the_same_releases_and_other_names_differ_in_code():
     (edited,) = explain(made.comparison, made.base, named).causes
     assert (edited.kind, plain.kind) == ("code", "code")
     assert edited.score > plain.score
-    assert "only the code of TRL 1.16.0 (folder trl, abc12345) can" in edited.sentence
-    assert "Only GRPO changed" in edited.sentence
+    assert (
+        "the code of TRL 1.16.0 (folder trl, abc12345) differs from that of TRL" in edited.sentence
+    )
+    assert edited.what == "the edited trl"
+    assert edited.sentence.endswith("Look into the folder of trl first.")
+    assert "Only GRPO changed" in plain.sentence
 
 
 def test_another_machine_is_likelier_for_costs_than_for_gradients():
@@ -237,7 +242,7 @@ def test_twice_the_gradient_is_said_with_the_setting_that_is_two():
     (notice,) = explained(make(only("grpo", gradients=doubled))).notices
     assert notice.startswith("GRPO gradients are exactly twice as large at every step (")
     assert "(gradient_accumulation_steps, steps_per_generation): " in notice
-    assert "their weights have moved as far as before" in notice
+    assert "Adam evens it out, and weights have moved as far as before; " in notice
 
 
 def test_a_setting_that_left_another_cell_alone_is_not_named():
@@ -384,7 +389,8 @@ def test_a_release_that_can_not_train_here_is_no_regression_and_has_its_cause():
 
 def test_an_alarm_of_the_reruns_is_said():
     made = make(only("sft", gradients=doubled), controls=(Control(compared=4, alarms=2),))
-    assert any("2 reruns of one and the same side differed" in n for n in explained(made).notices)
+    alarm = "Reruns of one and the same side gave 2 alarms, so what is above may be"
+    assert any(alarm in n for n in explained(made).notices)
 
 
 def test_runs_that_one_side_lacks_are_explained_without_numbers():
@@ -392,3 +398,81 @@ def test_runs_that_one_side_lacks_are_explained_without_numbers():
     lost = made.candidate.model_copy(update={"runs": ()})
     found = explain(made.comparison, made.base, lost)
     assert found.causes
+
+
+def test_alarms_of_time_alone_put_only_what_is_said_of_time_in_doubt():
+    control = Control(compared=4, alarms=2, kinds=("speed",))
+    notices = explained(make(only("sft", gradients=doubled), controls=(control,))).notices
+    assert any("so what is said of speed may be this machine's noise" in n for n in notices)
+
+
+def test_missing_runs_alone_have_no_cause():
+    made = make(only("sft", gradients=doubled), trl=("1.16.0", "1.16.0"))
+    missing = Difference(
+        layer="missing", kind="missing", what="probe", word="undecided", sentence="left no probe"
+    )
+    cells = tuple(
+        cell.model_copy(update={"word": "undecided", "differences": (missing,)})
+        for cell in made.comparison.cells
+    )
+    comparison = made.comparison.model_copy(update={"cells": cells, "word": "undecided"})
+    assert explain(comparison, made.base, made.candidate).causes == ()
+
+
+def test_an_argument_that_moved_within_one_release_is_code():
+    fault = together(set_argument("sft", weight_decay=0.1), only("sft", gradients=doubled))
+    made = make(
+        fault,
+        both=set_argument("sft", weight_decay=0.0),
+        trl=("1.16.0", "1.16.0"),
+        asked=(asked("weight_decay", 0.0, 0.1),),
+    )
+    cause = next(c for c in explained(made).causes if c.what == "weight_decay")
+    assert cause.kind == "code"
+    assert "a default moved" not in cause.sentence
+
+
+def test_losses_that_differ_by_no_factor_are_said_with_both_values():
+    values = iter([1.7, 3.4, 1.2, 2.9, 1.1] * 20)
+    made = make(only("sft", losses=lambda loss: loss * next(values)), kind="loss", what="log/loss")
+    notices = explained(made).notices
+    assert any(n.startswith("SFT has other losses on the same rows (") for n in notices)
+    assert any(n.endswith("loss curves can't be laid over one another.") for n in notices)
+
+
+def test_a_second_pass_through_the_model_is_said():
+    made = make(only("sft", gradients=doubled), kind="speed", what="count/forwards")
+    notices = explained(made).notices
+    assert any(
+        n.startswith("SFT passes through the model more often, ") and "and 1 cell more" in n
+        for n in notices
+    )
+
+
+def test_another_number_of_steps_is_said():
+    made = make(only("sft", gradients=doubled))
+    steps = Difference(
+        layer="exact", kind="data", what="steps", word="changed", base=7, candidate=4, sentence="s"
+    )
+    cells = tuple(
+        cell.model_copy(update={"differences": (*cell.differences, steps)})
+        if cell.word == "changed"
+        else cell
+        for cell in made.comparison.cells
+    )
+    comparison = made.comparison.model_copy(update={"cells": cells})
+    notices = explain(comparison, made.base, made.candidate).notices
+    assert any(n.startswith("SFT takes 4 optimizer steps where it took 7 in sft-") for n in notices)
+
+
+def test_a_default_that_moved_is_no_request_though_the_matrices_differ_elsewhere():
+    fault = together(set_argument("sft", weight_decay=0.1), only("sft", gradients=doubled))
+    made = make(
+        fault,
+        both=set_argument("sft", weight_decay=0.0),
+        asked=(asked("weight_decay", 0.0, 0.1),),
+        candidate_fields={"matrix_hash": "9" * 64},
+    )
+    cause = next(c for c in explained(made).causes if c.what == "weight_decay")
+    assert cause.kind == "default"
+    assert "both were asked for the same" in cause.sentence

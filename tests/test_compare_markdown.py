@@ -8,6 +8,7 @@ import pytest
 
 from harness.compare.explain import explain
 from harness.compare.markdown import LIMIT, MARKER, Section, fit, md, render_markdown
+from harness.compare.model import Place
 from tests.comparison_pages import HOSTILE, every_word, make, only, with_text
 
 
@@ -88,3 +89,12 @@ def test_room_goes_to_shares_first_and_then_to_the_earlier_sections():
 
 def test_null_values_are_written_as_null():
     assert "| log/loss | 3 | null | 0.25 |" in render_markdown(every_word())
+
+
+def test_the_place_is_said_once():
+    made = make(only("grpo", gradients=lambda g: 2 * g))
+    place = Place(tasks=("grpo",), methods=("full",), kinds=(), sentence="GRPO only: gradients")
+    sentence = f"Changed from A to B: {place.sentence}."
+    update = {"place": place, "sentence": sentence}
+    text = render_markdown(made.comparison.model_copy(update=update))
+    assert text.count("GRPO only: gradients") == 1

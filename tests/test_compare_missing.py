@@ -99,3 +99,17 @@ def ended(status, reason):
 )
 def test_what_is_unsupported_and_what_has_failed(run, packages, is_unsupported):
     assert (unsupported_reason(run, packages) is not None) == is_unsupported
+
+
+def test_runs_without_a_step_on_either_side_are_not_called_the_same():
+    empty = RUN.model_copy(update={"series": {}, "tokens": (), "probe": None})
+    assert ("steps", "undecided") in found(empty, empty)
+
+
+def test_arguments_that_one_side_did_not_write_down_leave_it_undecided():
+    assert found(RUN, RUN.model_copy(update={"config": {}})) == [("arguments", "undecided")]
+
+
+def test_a_probe_without_steps_does_not_say_that_nothing_is_trained():
+    probe = RUN.probe.model_copy(update={"steps": ()})
+    assert found(RUN, RUN.model_copy(update={"probe": probe})) == [("probed steps", "changed")]

@@ -42,8 +42,14 @@ def test_equal_replays_differ_in_nothing():
     assert replay_differences(BASE, dict(BASE)) == ()
 
 
-def test_a_side_without_a_replay_is_compared_with_nothing():
-    assert replay_differences({}, BASE) == replay_differences(BASE, {}) == ()
+def test_a_replay_that_one_side_lacks_is_said_and_not_comparable():
+    for found, who in (
+        (replay_differences({}, BASE), "base"),
+        (replay_differences(BASE, {}), "candidate"),
+    ):
+        assert [d.word for d in found] == ["not comparable"]
+        assert f"the {who} has no replay" in found[0].sentence
+    assert replay_differences({}, {}) == ()
 
 
 def test_a_score_that_differs_is_a_changed_reward_and_is_shown():

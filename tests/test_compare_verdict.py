@@ -509,3 +509,25 @@ def test_sides_of_one_label_are_told_apart():
     assert found.base == "TRL 1.16.0 (transformers 5.17.0)"
     assert found.candidate == "TRL 1.16.0 (transformers 4.57.6)"
     assert compare_sides(BASE, BASE).candidate == "TRL 1.16.0 (candidate)"
+
+
+def test_a_replay_that_one_side_lacks_is_named_beside_cells_that_are_the_same():
+    base = make_side(replay={"corpus/sha256": "c", "reward/f/0": 1.0})
+    found = compare_sides(base, make_side(label="TRL 1.17.0", packages=NEWER))
+    assert found.word == "not comparable"
+    assert "6 cells the same. The candidate has no replay" in found.sentence
+    assert exit_code(found) == 6
+
+
+def test_a_digest_is_told_by_its_beginning():
+    def rows(letter):
+        def change(run):
+            check = Check(value=letter * 64, what="hash of every prepared row.")
+            checks = {**run.probe.checks, "rows/sha256": check}
+            probe = run.probe.model_copy(update={"checks": checks})
+            return run.model_copy(update={"probe": probe})
+
+        return change
+
+    found = compare(rows("b"), base=make_side(rows("a")), packages=PACKAGES)
+    assert f"hash of every prepared row: {'a' * 12} became {'b' * 12}" in found.cells[0].sentence

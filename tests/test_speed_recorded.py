@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -34,8 +35,12 @@ def test_measured_seconds_are_stored_and_compared(tmp_path: Path):
         *("-m", "", "--benchmark-autosave", "--benchmark-save-data", "--benchmark-compare"),
         f"--benchmark-storage=file://{tmp_path / 'stored'}",
     ]
+    # Beside other tests, what pytest-xdist tells its workers would switch benchmarks off.
+    variables = {name: value for name, value in os.environ.items() if "XDIST" not in name}
     first, second = (
-        subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+        subprocess.run(
+            words, cwd=ROOT, env=variables, capture_output=True, text=True, check=True
+        ).stdout
         for _ in range(2)
     )
     assert "test_it (NOW)" not in first

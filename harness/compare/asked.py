@@ -55,7 +55,7 @@ def differing_arguments(base: RunSide, candidate: RunSide) -> list[Argument]:
     return [
         Argument(name, ours.get(name, NOWHERE), theirs.get(name, NOWHERE))
         for name in sorted(ours.keys() | theirs.keys())
-        if ours.get(name, NOWHERE) != theirs.get(name, NOWHERE)
+        if _differ(ours.get(name, NOWHERE), theirs.get(name, NOWHERE))
     ]
 
 
@@ -145,6 +145,11 @@ def _shown(kind: Kind, what: str, base: object, candidate: object, text: str) ->
         layer="asked", kind=kind, what=what, word="same", base=base, candidate=candidate,
         sentence=text,
     )  # fmt: skip
+
+
+def _differ(ours: Any, theirs: Any) -> bool:
+    """NaN is not equal to itself, and the same argument all the same."""
+    return bool(ours != theirs) and repr(ours) != repr(theirs)
 
 
 def _leaves(value: Mapping[str, Any], prefix: str = "") -> Iterable[tuple[str, Any]]:

@@ -6,6 +6,7 @@ change of evaluating, never of training; one after training, of weights that dif
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 
 from harness.compare.model import Difference, Kind, Word
@@ -165,7 +166,13 @@ def _values(base: object, candidate: object) -> str:
     if isinstance(base, tuple) and isinstance(candidate, tuple) and len(base) == len(candidate):
         place = next(i for i, (b, c) in enumerate(zip(base, candidate, strict=True)) if b != c)
         return f"{became(base[place], candidate[place])} (place {place + 1} of {len(base)})"
-    return became(base, candidate)
+    return became(*(_abridged(value) for value in (base, candidate)))
+
+
+def _abridged(value: object) -> object:
+    """A digest is told from another by its beginning."""
+    is_digest = isinstance(value, str) and re.fullmatch(r"[0-9a-f]{32,}", value)
+    return str(value)[:12] if is_digest else value
 
 
 def _kind(name: str, table: tuple[tuple[str, Kind], ...], otherwise: Kind) -> Kind:

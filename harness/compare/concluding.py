@@ -80,9 +80,11 @@ def _sentence(comparison: Comparison) -> str:
         sizes = [d.relative or 0.0 for c in cells for d in c.differences if d.word == "rounding"]
         largest = max(sizes, default=0.0)
         return f"The same up to rounding {between}: {counts}, at most {largest:.1e} apart."
-    first_cell = next((cell for cell in cells if cell.word == word), None)
-    why = f" {first_cell.pair}.{first_cell.arm}: {first_cell.sentence}." if first_cell else ""
-    return f"{_HEADS[word]} {between}: {counts}.{why}"
+    told = [f"{cell.pair}.{cell.arm}: {cell.sentence}" for cell in cells if cell.word == word]
+    told += [d.sentence[:1].upper() + d.sentence[1:] for d in comparison.replay if d.word == word]
+    if not any(cell.word == word for cell in cells):  # the replay alone has the word
+        counts += " the same" if {cell.word for cell in cells} == {"same"} else ""
+    return f"{_HEADS[word]} {between}: {counts}. {told[0]}."
 
 
 def _counts(cells: Sequence[Cell]) -> str:

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from harness.compare.limits import Limits
 from harness.compare.logged import Redefinition, redefinition
 from harness.compare.model import Difference, Word
-from harness.compare.numbers import became, row_gap
+from harness.compare.numbers import became, is_rounding_of_log, row_gap
 from harness.compare.side import RunSide
 from harness.compare.tracks import FORWARDS, Track, hashes_of, tracks_of
 
@@ -74,6 +74,9 @@ def row_gaps(base: Track, candidate: Track) -> list[float]:
         row_gap(b, c, scale)[0]
         for b, c, scale in zip(base.rows, candidate.rows, base.scales, strict=False)
     ]
+    if base.what == "log/loss":
+        rows = zip(gaps, base.rows, candidate.rows, strict=False)
+        return [0.0 if is_rounding_of_log(b[0], c[0]) else g for g, b, c in rows]
     return [math.inf if g else 0.0 for g in gaps] if base.is_counted else gaps
 
 
@@ -110,9 +113,10 @@ def _compare_track(
     index = above[0] if above else next(i for i, g in enumerate(gaps) if g)
     word: Word = "changed" if above else "rounding"
     # Of a count the share is not infinite, it only is a change however small.
-    sizes = [
-        row_gap(b, c, s)[0] for b, c, s in zip(base.rows, candidate.rows, base.scales, strict=False)
-    ]
+    sizes = gaps
+    if base.is_counted:
+        rows = zip(base.rows, candidate.rows, base.scales, strict=False)
+        sizes = [row_gap(b, c, scale)[0] for b, c, scale in rows]
     return difference_at(base, candidate, index, word, max(sizes[:steps]))
 
 

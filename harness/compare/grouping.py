@@ -47,11 +47,15 @@ def is_ok(run: RunSide | None) -> bool:
 
 
 def group(base: Side, candidate: Side) -> list[CellRuns]:
-    """Return the cells of both sides, the base's first, without those that only repeat another one."""
+    """Return the cells of both sides, the base's first, without those that only repeat another one.
+
+    A repeat that did not end ok is a cell too: nothing else would say so.
+    """
     cells: dict[tuple[str, str], CellRuns] = {}
     repeats = base.repeats.keys() | candidate.repeats.keys()
+    failed = {(r.pair, r.arm) for _, r in _runs(base, candidate) if not is_ok(r)}
     for is_base, run in _runs(base, candidate):
-        if f"{run.pair}.{run.arm}" in repeats:
+        if f"{run.pair}.{run.arm}" in repeats and (run.pair, run.arm) not in failed:
             continue
         fresh = CellRuns(run.pair, run.arm, run.task, run.method)
         cell = cells.setdefault((run.pair, run.arm), fresh)

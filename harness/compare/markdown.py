@@ -82,7 +82,7 @@ def _top(comparison: Comparison) -> str:
         f"{md(outline.word_counts(comparison))} (matrix {md(comparison.matrix_name, VALUE_MAX)}). "
         f"{md(outline.control_line(comparison))}",
     ]
-    if comparison.place:
+    if comparison.place and comparison.place.sentence not in comparison.sentence:
         lines += ["", md(comparison.place.sentence)]
     return "\n".join(lines) + "\n"
 

@@ -72,6 +72,7 @@ def compare_contents(base: RunSide, candidate: RunSide, stacks: Stacks) -> list[
     """Say what one of two runs that ended ok lacks."""
     return [
         *_steps(base, candidate),
+        *_configs(base, candidate),
         *_metrics(base, candidate, stacks),
         *_probes(base, candidate),
         *_evaluations(base, candidate),
@@ -97,10 +98,12 @@ def _status_finding(
         return "undecided", f"not run yet in the {who}; run the same `harness bench` again"
     if not is_ok(ours) and not is_ok(theirs):
         return "not comparable", (
-            f"no result on either side: {_ended(ours)} there, {_ended(theirs)} here"
+            f"no result on either side: {_ended(ours)} in the base, {_ended(theirs)} in the candidate"
         )
-    failed, who = (theirs, "candidate") if is_ok(ours) else (ours, "base")
-    text = f"{_ended(failed)} in the {who}, ok in the other side"
+    failed, who, other = (
+        (theirs, "candidate", "base") if is_ok(ours) else (ours, "base", "candidate")
+    )
+    text = f"{_ended(failed)} in the {who}, ok in the {other}"
     is_training = failed.status in OUTCOMES or failed.status is Status.CRASHED
     was_outside = any(sign in (failed.reason or "") for sign in _OUTSIDE_SIGNS)
     is_memory = failed.status in (Status.OOM_GPU, Status.OOM_HOST)
@@ -116,6 +119,9 @@ def _ended(run: RunSide) -> str:
 
 def _steps(base: RunSide, candidate: RunSide) -> Iterator[Difference]:
     ours, theirs = _step_count(base), _step_count(candidate)
+    if not (ours or theirs or any(run.probe and run.probe.steps for run in (base, candidate))):
+        text = "neither side recorded a step, so nothing of training was compared"
+        yield _lack("steps", "missing", "undecided", f"{text}; run both again")
     if ours is not None and theirs is not None and ours != theirs:
         text = f"number of optimizer steps: {ours} became {theirs}"
         yield _lack("steps", "data", "changed", text, ours, theirs, layer="exact")
@@ -123,6 +129,13 @@ def _steps(base: RunSide, candidate: RunSide) -> Iterator[Difference]:
 
 def _step_count(run: RunSide) -> int | None:
     return max((len(series) for series in run.series.values()), default=None)
+
+
+def _configs(base: RunSide, candidate: RunSide) -> Iterator[Difference]:
+    if bool(base.config) != bool(candidate.config):
+        who = "base" if not base.config else "candidate"
+        text = f"the {who} left no resolved_config.json, so its arguments were not compared"
+        yield _lack("arguments", "missing", "undecided", text)
 
 
 def _metrics(base: RunSide, candidate: RunSide, stacks: Stacks) -> Iterator[Difference]:
@@ -148,7 +161,9 @@ def _keys(run: RunSide) -> set[str]:
 def _probes(base: RunSide, candidate: RunSide) -> Iterator[Difference]:
     if (base.probe is None) != (candidate.probe is None):
         who = "candidate" if candidate.probe is None else "base"
-        yield _lack("probe", "missing", "undecided", f"the {who} left no probe.json")
+        yield _lack(
+            "probe", "missing", "undecided", f"the {who} left no probe.json that can be read"
+        )
         return
     if base.probe is None or candidate.probe is None:
         return
@@ -156,6 +171,8 @@ def _probes(base: RunSide, candidate: RunSide) -> Iterator[Difference]:
         ours, theirs = len(base.probe.steps), len(candidate.probe.steps)
         text = f"number of probed steps: {ours} became {theirs}"
         yield _lack("probed steps", "missing", "changed", text, ours, theirs)
+        if not (ours and theirs):  # then every number of the probe is missing with them
+            return
     for who, lacks in _one_sided(set(base.probe.checks), set(candidate.probe.checks)):
         for name in lacks:
             text = f"the {who} has no check {name!r}"

@@ -15,8 +15,11 @@ from harness.compare.boundaries import BOUNDARIES
 from harness.compare.boundary import is_crossed
 from harness.compare.evidence import CellEvidence, Evidence, where
 from harness.compare.model import Difference, Kind
+from harness.compare.numbers import became
+from harness.compare.place import kinds_of
 from harness.compare.scaling import advantages, scaled
 from harness.compare.side import RunSide
+from harness.compare.tracks import FORWARDS
 from harness.spec import Task
 
 TASKS: tuple[Task, ...] = ("sft", "grpo")
@@ -58,17 +61,24 @@ def list_notices(evidence: Evidence) -> tuple[str, ...]:
     found += [sentence for kind, sentence in REPLAYED.items() if kind in replayed]
     alarms = sum(control.alarms for control in evidence.comparison.controls)
     if alarms:
+        kinds = {kind for control in evidence.comparison.controls for kind in control.kinds}
+        what = "what is above"
+        if kinds and kinds <= {"memory", "speed"}:
+            what = f"what is said of {' and '.join(sorted(kinds))}"
         found.append(
-            f"{text.plural(alarms, 'rerun')} of one and the same side differed, so what is above "
-            "may be this machine's noise."
+            f"Reruns of one and the same side gave {text.plural(alarms, 'alarm')}, so {what} may be "
+            "this machine's noise."
         )
     return tuple(dict.fromkeys(found))
 
 
 def _task_notices(task: Task, cells: Sequence[CellEvidence], evidence: Evidence) -> Iterable[str]:
-    yield from scaled(task, cells, evidence)
-    yield from advantages(task, cells)
     name = task.upper()
+    every = [c for c in evidence.cells if c.cell.task == task]
+    factors = [*scaled(task, cells, evidence), *advantages(task, cells)]
+    yield from factors
+    if not factors:
+        yield from _losses(name, cells, every)
     for kinds, sentence in (
         (
             {"data"},
@@ -80,8 +90,10 @@ def _task_notices(task: Task, cells: Sequence[CellEvidence], evidence: Evidence)
     ):
         touched = [c for c in cells if c.root in kinds]
         if touched:
-            yield sentence.format(where=where(touched, cells))
+            yield sentence.format(where=where(touched, every))
     yield from _tokens(name, cells)
+    yield from _steps(name, cells)
+    yield from _passes(name, cells)
     quiet = [
         c
         for c in cells
@@ -105,6 +117,8 @@ def _task_notices(task: Task, cells: Sequence[CellEvidence], evidence: Evidence)
 def _tokens(name: str, cells: Sequence[CellEvidence]) -> Iterable[str]:
     """Say of the first cell that shows it on how many tokens a step trains."""
     for cell in cells:
+        if cell.root != "data":  # other weights sample completions of other lengths
+            continue
         for d in cell.grave:
             if d.kind == "data" and "trained_tokens" in d.what and _is_ratio(d.base, d.candidate):
                 yield (
@@ -113,6 +127,54 @@ def _tokens(name: str, cells: Sequence[CellEvidence]) -> Iterable[str]:
                     f"{cell.cell.pair}.{cell.cell.arm}."
                 )
                 return
+
+
+def _steps(name: str, cells: Sequence[CellEvidence]) -> Iterable[str]:
+    """Say of the first cell that shows it how many optimizer steps the same run takes."""
+    for cell in cells:
+        for d in cell.grave:
+            if d.what == "steps" and isinstance(d.candidate, int):
+                touched = [c for c in cells if any(o.what == "steps" for o in c.grave)]
+                yield (
+                    f"{name} takes {text.plural(d.candidate, 'optimizer step')} where it took "
+                    f"{d.base}{where(touched, ())}."
+                )
+                return
+
+
+def _passes(name: str, cells: Sequence[CellEvidence]) -> Iterable[str]:
+    """Say how often a step passes through the model, where nothing else explains it."""
+    touched = [
+        (c, d)
+        for c in cells
+        for d in c.grave
+        if d.what == FORWARDS and "speed" in kinds_of(c.cell) and _is_ratio(d.base, d.candidate)
+    ]
+    if touched:
+        cell, d = touched[0]
+        often = "more often" if d.candidate > d.base else "less often"
+        yield (
+            f"{name} passes through the model {often}, {d.candidate} times instead of {d.base} in step "
+            f"{d.step} of {cell.cell.pair}.{cell.cell.arm}{_others(len(touched) - 1)}: a step takes "
+            f"{'more' if d.candidate > d.base else 'less'} time."
+        )
+
+
+def _losses(
+    name: str, cells: Sequence[CellEvidence], every: Sequence[CellEvidence]
+) -> Iterable[str]:
+    """Say that losses can't be compared, where what differs first is the loss of the same rows."""
+    touched = [c for c in cells if c.root == "loss"]
+    shown = [d for c in touched for d in c.grave if d.kind == "loss" and d.what == "log/loss"]
+    if touched and shown:
+        yield (
+            f"{name} has other losses on the same rows ({became(shown[0].base, shown[0].candidate)} at "
+            f"step {shown[0].step}){where(touched, every)}: loss curves can't be laid over one another."
+        )
+
+
+def _others(count: int) -> str:
+    return f" and {text.plural(count, 'cell')} more" if count else ""
 
 
 def _redefined(evidence: Evidence) -> Iterable[str]:
@@ -153,6 +215,7 @@ def _costs(evidence: Evidence) -> Iterable[str]:
             for c in evidence.cells
             for d in c.cell.differences
             if d.kind == kind and d.word == "changed" and what in d.what.split("/")
+            if kind in kinds_of(c.cell)  # other rows and completions take other time
             if _is_ratio(d.base, d.candidate)
         ]
         for is_more in (True, False):
@@ -181,8 +244,8 @@ def _no_runs(evidence: Evidence) -> Iterable[str]:
             yield f"{task.upper()} can't train here{where(lost, cells)}: {lost[0].cell.sentence}"
     missing = [d for d in _grave(evidence) if d.kind == "missing" and d.layer == "missing"]
     if missing:
-        count = text.plural(len(missing), "thing")
-        yield f"{count} that one side has the other lacks: {missing[0].sentence}"
+        more = f" (and {text.plural(len(missing) - 1, 'finding')} more)" if missing[1:] else ""
+        yield f"One side lacks what the other has: {missing[0].sentence}{more}."
 
 
 def _grave(evidence: Evidence) -> list[Difference]:

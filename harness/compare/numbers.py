@@ -8,18 +8,23 @@ from collections.abc import Sequence
 from harness.text import MINUS, MISSING
 
 Number = float | int | None
+LOGGED_UNIT = 1e-4
 
 
 def gap(base: Number, candidate: Number, least_scale: float = 0.0) -> float:
     """Return the relative difference: 0 for equal numbers, infinity where one side has none.
+
+    What is not finite is equal to its like alone.
 
     Relative to the larger of both, and at least to `least_scale`: the size that a number near zero
     stands beside, e.g. the terms that cancel in it.
     """
     if base is None or candidate is None:
         return 0.0 if base is candidate else math.inf
-    if base == candidate:
+    if base == candidate or (math.isnan(base) and math.isnan(candidate)):
         return 0.0
+    if not (math.isfinite(base) and math.isfinite(candidate)):
+        return math.inf
     return abs(candidate - base) / max(abs(base), abs(candidate), least_scale)
 
 
@@ -34,6 +39,22 @@ def row_gap(
         return 0.0, 0
     place = max(range(len(gaps)), key=gaps.__getitem__)
     return gaps[place], place
+
+
+def is_rounding_of_log(base: Number, candidate: Number) -> bool:
+    """Whether two logged losses agree as far as they were logged.
+
+    transformers 4 rounds a logged loss to four decimals; a probe has the losses as they were.
+    """
+    if base is None or candidate is None or not math.isfinite(base - candidate):
+        return False
+    allowed = LOGGED_UNIT / 2 * (_is_logged_short(base) + _is_logged_short(candidate))
+    return abs(base - candidate) <= allowed * (1 + 1e-6)
+
+
+def _is_logged_short(value: float) -> bool:
+    units = value / LOGGED_UNIT
+    return abs(units - round(units)) < 1e-7 * max(1.0, abs(units))
 
 
 def became(base: object, candidate: object) -> str:

@@ -28,7 +28,7 @@ MEANINGS: dict[Word, str] = {
     "rounding": "numbers differ by no more than rounding does between releases that train the same.",
     "not comparable": "the two sides were asked for different things, or lack what would be compared.",
     "unsupported here": "this release can't train here at all; the cause is named. No regression.",
-    "undecided": "something differs, and the runs are too few to tell it from noise.",
+    "undecided": "something differs and may be noise, or results are missing; the sentence says which.",
     "changed": "training differs by more than rounding or noise, and the difference is confirmed.",
 }
 LAYERS: dict[Layer, str] = {

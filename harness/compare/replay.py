@@ -36,9 +36,11 @@ UNUSED = (
 def replay_differences(
     base: Mapping[str, Value], candidate: Mapping[str, Value]
 ) -> tuple[Difference, ...]:
-    """List in what two replays differ, a function at a time; nothing if a side has no replay."""
-    if not base or not candidate:
+    """List in what two replays differ, a function at a time; nothing if neither side has a replay."""
+    if not base and not candidate:
         return ()
+    if not base or not candidate:
+        return (_no_replay("candidate" if base else "base"),)
     if base.get(CORPUS) != candidate.get(CORPUS):
         return (_other_corpus(base, candidate),)
     found: list[Difference] = []
@@ -165,6 +167,17 @@ def _missing(
         base=shown if side == "base" else None,
         candidate=shown if side == "candidate" else None,
         sentence=f"{group}: only the {side} has {rows}{more}",
+    )
+
+
+def _no_replay(side: str) -> Difference:
+    return Difference(
+        layer="missing",
+        kind="missing",
+        what="replay",
+        word="not comparable",
+        sentence=f"the {side} has no replay of the frozen corpus, by which rewards, templates and "
+        "evaluation are compared; run one matrix with `replays: true` on both, outside containers",
     )
 
 

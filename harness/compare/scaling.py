@@ -75,14 +75,14 @@ def _consequence(ratio: float, moved_ratio: float | None, cell: CellEvidence) ->
         return f": the same learning rate trains {_pace(moved_ratio)}."
     is_measured = cell.base is not None and any(measured(cell.base, "distance moved"))
     evened = (
-        "their weights have moved as far as before, since Adam evens out a constant factor"
+        "Adam evens it out, and weights have moved as far as before"
         if is_measured
-        else "Adam evens out a constant factor"
+        else "Adam evens it out"
     )
     when = "earlier" if ratio > 1 else "later"
     return (
-        f": {evened}; clipping by max_grad_norm sets in {when}, and other optimizers train "
-        f"{_pace(ratio)} at the same learning rate."
+        f": {evened}; max_grad_norm clips {when}, and other optimizers train {_pace(ratio)} at the "
+        "same learning rate."
     )
 
 
@@ -125,14 +125,16 @@ def advantages(task: Task, cells: Sequence[CellEvidence]) -> Iterable[str]:
     """Say whether GRPO's advantages began or ceased to be divided by their group's deviation."""
     if task != "grpo":
         return
-    for before, words in (
+    for before, words, effect in (
         (
             True,
-            "no longer divided by their group's deviation: prompts with varied rewards weigh more",
+            "no longer divided by their group's deviation",
+            "prompts with varied rewards weigh more",
         ),
         (
             False,
-            "divided by their group's deviation, which they were not: every prompt weighs the same",
+            "divided by their group's deviation, as they were not before",
+            "every prompt weighs the same",
         ),
     ):
         touched = [
@@ -144,7 +146,7 @@ def advantages(task: Task, cells: Sequence[CellEvidence]) -> Iterable[str]:
             == (before, not before)
         ]
         if touched:
-            yield f"GRPO's advantages are {words}{where(touched, cells)}."
+            yield f"GRPO's advantages are {words}{where(touched, cells)}: {effect}."
 
 
 def fitting_names(task: Task, evidence: Evidence) -> frozenset[str]:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Iterable
-from typing import Any
+from typing import Any, Literal
 
 from harness.compare.boundaries import BOUNDARIES
 from harness.compare.boundary import Boundary, is_crossed
@@ -26,12 +26,15 @@ KNOWN = 0.4  # a boundary that scores this leaves nothing to say of its package 
 ALONE = 1.3  # nothing else differs
 SHOWN = 0.05
 LIST_MAX = 4
+# How a side's label names a package that came from a folder.
+_FOLDER = re.compile(r"\(folder ([\w.-]+)")
 
 
 def rank_causes(evidence: Evidence) -> tuple[Cause, ...]:
     """List the likely causes of what changed, the likeliest first; none if nothing did."""
-    if not evidence.seen:
-        return ()
+    grave = [d for cell in evidence.seen for d in cell.grave]
+    if all(d.layer == "missing" and d.word == "undecided" for d in grave):
+        return ()  # nothing differs; runs are missing
     releases = list(_releases(evidence))
     known = {boundary.package for boundary, cause in releases if cause.score >= KNOWN}
     found = [cause for _, cause in releases]
@@ -92,16 +95,29 @@ def _arguments(evidence: Evidence, releases: list[tuple[Boundary, Cause]]) -> It
     }
     moved = {key_of(c): {m.argument: m for m in moved_arguments(c)} for c in evidence.cells}
     known = {name: None for each in moved.values() for name in each}
-    is_same_matrix = evidence.base.matrix_hash == evidence.candidate.matrix_hash
     for name in _asked_arguments(evidence, known):
         cells = frozenset(key for key, each in moved.items() if name in each)
         if name in explained or not cells:
             continue
+        is_same_matrix = any(
+            c.base is not None
+            and c.candidate is not None
+            and c.base.spec_sha256 == c.candidate.spec_sha256
+            for c in evidence.cells
+            if key_of(c) in cells
+        )
         one = next(each[name] for each in moved.values() if name in each)
         score = overlap(evidence, cells) * (0.5 if ABSENT in (one.base, one.candidate) else 0.8)
-        why = "the matrix is the same, so a default moved" if is_same_matrix else "as asked for"
+        why = (
+            "both were asked for the same, so a default moved" if is_same_matrix else "as asked for"
+        )
+        kind: Literal["default", "configuration", "code"] = (
+            "default" if is_same_matrix else "configuration"
+        )
+        if is_same_matrix and not evidence.comparison.packages:
+            why, kind = "request and releases are the same, so code sets it otherwise", "code"
         yield Cause(
-            kind="default" if is_same_matrix else "configuration",
+            kind=kind,
             what=name,
             sentence=f"{name} is {_value(one.base)} in the base and {_value(one.candidate)} in the "
             f"candidate: {why}.",
@@ -133,7 +149,8 @@ def _packages(evidence: Evidence, known: Collection[str]) -> Iterable[Cause]:
             text = f"The release of {name} is the same, its code is not ({versions}); {does}."
         elif name == "trl":
             text = (
-                f"TRL changed ({versions}) and no known boundary goes with it; bisect its releases."
+                f"TRL changed ({versions}) and no known boundary explains all of it; bisect its "
+                "releases."
             )
         else:
             text = f"{name} changed ({versions}); {does}."
@@ -203,7 +220,7 @@ def _code(evidence: Evidence) -> Iterable[Cause]:
     one, other = evidence.base.installed_sha256, evidence.candidate.installed_sha256
     labels = evidence.base.label, evidence.candidate.label
     if labels[0] != labels[1]:
-        guess, score = f"only the code of {labels[1]} can, set beside {labels[0]}", 0.8
+        guess, score = f"the code of {labels[1]} differs from that of {labels[0]}", 0.8
     elif one is not None and other is not None and one != other:
         guess, score = "the list of installed distributions is another one", 0.6
     else:
@@ -211,11 +228,13 @@ def _code(evidence: Evidence) -> Iterable[Cause]:
             "a file of an installed package was edited, or something not recorded differs",
             0.4,
         )
+    edited = sorted({name for label in labels for name in _FOLDER.findall(label)})
+    names = " and ".join(edited)
     yield Cause(
         kind="code",
-        what="an edited package",
+        what=f"the edited {names}" if edited else "an edited package",
         sentence=f"Both sides have the same releases, yet training differs: {guess}. "
-        + _where_to_look(evidence),
+        + (f"Look into the folder of {names} first." if edited else _where_to_look(evidence)),
         score=score,
     )
 
