@@ -144,12 +144,9 @@ def _by_step(steps: Iterable[StepRow], value: Callable[[StepRow], float | None])
 
 
 def _label(view: StudyView, packages: Mapping[str, str | None]) -> str:
-    """Call a study by its stack; where none is written down, by its TRL and what else was set."""
-    stack = getattr(view.study, "stack", None)
-    if stack:
-        return str(stack)
+    """Call a study by its stack or, where none is written down, its TRL; and by what else was set."""
     version = packages.get("trl")
-    label = f"TRL {version}" if version else view.name
+    label = view.study.stack or (f"TRL {version}" if version else view.name)
     settings = [f"{k}={v}" for k, v in view.study.overrides.items()]
     return ", ".join([label, *settings, *(["rehearsal"] if view.study.is_rehearsal else [])])
 
