@@ -9,6 +9,7 @@ from harness.compare.boundary import (
     all_of,
     is_crossed,
     is_from,
+    is_not_in,
     is_older,
     is_on,
     is_one_of,
@@ -46,6 +47,9 @@ def test_settings_that_do_not_say_are_neither_true_nor_false():
     assert is_older("trl", "0.27")({"trl": "0.26.2"}) is True
     assert is_from("trl", "0.27")({"trl": "0.26.2"}) is False
     assert is_from("trl", "0.27")({}) is None
+    assert is_not_in("float32")({}) is None
+    assert is_not_in("float32")({"dtypes": ["torch.bfloat16"]}) is True
+    assert is_not_in("float32")({"dtypes": ["torch.float32"]}) is False
 
 
 def test_one_condition_that_fails_decides():

@@ -35,6 +35,10 @@ def grpo(method="full", **more):
     return make_run("grpo-plain", "arm", method, 0, **more)
 
 
+def with_log(run, key, value):
+    return run.model_copy(update={"series": run.series | {key: (value,) * 12}})
+
+
 def words(found):
     return {d.what: d.word for d in found}
 
@@ -63,6 +67,34 @@ def test_the_tolerance_decides():
     base, candidate = sft(), scale_log(sft(), "loss", 1 + 2e-5)
     assert words(exact(base, candidate, tolerance=1e-4)) == {"log/loss": "rounding"}
     assert words(exact(base, candidate, tolerance=1e-6)) == {"log/loss": "changed"}
+
+
+@pytest.mark.parametrize("tolerance", [1e-5, 2.0**-7])
+def test_what_was_rounding_at_one_step_grows_and_is_still_rounding(tolerance):
+    """An optimizer that divides by the size of a gradient makes much of little."""
+    growth = LIMITS.growth if tolerance == LIMITS.tolerance else LIMITS.coarse_growth
+    rounded = scale_gradient(sft(), 1 + 0.3 * tolerance, begin=3)
+    grown = scale_gradient(rounded, 1 + 0.5 * growth * tolerance, begin=4)
+    assert {d.word for d in exact(sft(), grown, tolerance=tolerance)} == {"rounding"}
+    # The same difference at the step where the runs first part is no rounding.
+    at_once = scale_gradient(sft(), 1 + 0.5 * growth * tolerance, begin=4)
+    assert "changed" in {d.word for d in exact(sft(), at_once, tolerance=tolerance)}
+
+
+@pytest.mark.parametrize("tolerance", [1e-5, 2.0**-7])
+def test_what_grows_further_than_rounding_does_is_a_change(tolerance):
+    most = LIMITS.grown if tolerance == LIMITS.tolerance else LIMITS.coarse_grown
+    rounded = scale_gradient(sft(), 1 + 0.3 * tolerance, begin=1)
+    found = exact(sft(), scale_gradient(rounded, 1 + 1.5 * most, begin=7), tolerance=tolerance)
+    assert {d.step for d in found if d.word == "changed"} == {7}
+
+
+def test_accuracy_is_a_share_of_all_tokens():
+    """One token of fifty that rounding flips is 10 % of an accuracy of 0.2, and 2 % of the tokens."""
+    base = with_log(sft(), "mean_token_accuracy", 0.20)
+    other = with_log(sft(), "mean_token_accuracy", 0.2078)
+    assert words(exact(base, other, tolerance=2.0**-7)) == {"log/mean_token_accuracy": "rounding"}
+    assert words(exact(base, other)) == {"log/mean_token_accuracy": "changed"}
 
 
 def test_the_first_step_that_differs_has_both_values():
@@ -193,6 +225,13 @@ def test_completions_that_part_without_rounding_before_are_changed():
 def test_completions_that_part_at_once_are_changed():
     found = exact(grpo(), flip(round_all(grpo()), 1))
     assert "changed" in {d.word for d in found}
+
+
+def test_in_bfloat16_completions_that_part_after_rounding_are_rounding():
+    found = exact(grpo(), flip(round_all(grpo(), 1e-3), 4), tolerance=2.0**-7)
+    assert {d.word for d in found if d.step == 4} == {"rounding"}
+    at_once = exact(grpo(), flip(round_all(grpo(), 1e-3), 1), tolerance=2.0**-7)
+    assert "changed" in {d.word for d in at_once}
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])

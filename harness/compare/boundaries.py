@@ -15,6 +15,7 @@ from harness.compare.boundary import (
     Boundary,
     all_of,
     is_from,
+    is_not_in,
     is_older,
     is_on,
     is_one_of,
@@ -243,6 +244,18 @@ BOUNDARIES: tuple[Boundary, ...] = (
         "The loss nll is always computed in chunks, so full logits are no longer held in memory",
         _FIELDS,
         when=is_one_of("loss_type", "nll"),
+    ),
+    Boundary(
+        "1.16",
+        GRPO,
+        (*_UPDATE, "memory"),
+        "dtype of the reference model",
+        "With beta > 0 the reference model of full fine-tuning is loaded in the policy's "
+        "precision, before in float32: a bfloat16 policy was held against a float32 copy of "
+        "itself, so that the KL penalty did not begin at zero",
+        "grpo_trainer.py of TRL 1.14.2, 1.15.0 and 1.16.0",
+        when=all_of(is_on("beta"), is_not_in("float32")),
+        methods=("full",),
     ),
     Boundary(
         "5.0",

@@ -49,6 +49,16 @@ def is_on(argument: str) -> When:
     return lambda found: bool(found[argument]) if argument in found else None
 
 
+def is_not_in(dtype: str) -> When:
+    """Whether a model has weights in another precision than one."""
+
+    def check(found: Mapping[str, Any]) -> bool | None:
+        dtypes = found.get("dtypes")
+        return None if not dtypes else any(not str(each).endswith(dtype) for each in dtypes)
+
+    return check
+
+
 def is_older(package: str, release: str) -> When:
     """Whether a package is older than a release."""
 

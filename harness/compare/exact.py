@@ -37,29 +37,65 @@ class Stacks:
         return all(self.base.get(name) == self.candidate.get(name) for name in names)
 
 
+@dataclass(frozen=True)
+class Allowed:
+    """The relative difference of a number that is rounding, by step.
+
+    An optimizer that divides by the size of a gradient makes much of little: what was rounding at one step
+    is more at the next.
+    """
+
+    tolerance: float
+    onset: int = 0  # the step, counted from 0, at which rounding begins
+    growth: float = 1.0  # times as much may be rounding a step later
+    most: float = 0.0  # and never more than that, or than the tolerance
+
+    def at(self, index: int) -> float:
+        """Return what is rounding at a step, counted from 0."""
+        grown = self.tolerance * self.growth ** max(0, index - self.onset)
+        return min(grown, max(self.most, self.tolerance))
+
+
 def compare_exact(
     base: RunSide, candidate: RunSide, stacks: Stacks, limits: Limits, tolerance: float
 ) -> list[Difference]:
     """Compare the first steps; nothing where they are identical."""
     pairs = track_pairs(base, candidate)
-    found = [
-        _unless_redefined(difference, base, stacks)
-        for ours, theirs in pairs
-        if (difference := _compare_track(ours, theirs, limits.steps, tolerance))
-    ]
-    found += _compare_hashes(base, candidate, limits.steps, found)
+    strict = Allowed(tolerance)
+    found = _compare_tracks(base, pairs, stacks, limits.steps, strict)
     noted = {d.what for d in found if d.word == "same"}
-    rounds_from = min(
-        (
-            i + 1
-            for ours, theirs in pairs
-            if ours.what not in noted
-            for i, g in enumerate(row_gaps(ours, theirs))
-            if g
-        ),
-        default=0,
-    )
-    return _flips_undecided(base, found, rounds_from)
+    gaps = [row_gaps(b, c) for b, c in pairs if b.what not in noted]
+    onset = min((i for each in gaps for i, g in enumerate(each) if g), default=0)
+    if max((each[onset] for each in gaps if onset < len(each)), default=0.0) <= tolerance:
+        # Rounding where the runs first differ; from there on it grows.
+        growth, most = (
+            (limits.coarse_growth, limits.coarse_grown)
+            if _is_coarse(tolerance, limits)
+            else (limits.growth, limits.grown)
+        )
+        found = _compare_tracks(
+            base, pairs, stacks, limits.steps, Allowed(tolerance, onset, growth, most)
+        )
+    found += _compare_hashes(base, candidate, limits.steps, found)
+    return _flips_explained(base, found, onset + 1, is_coarse=_is_coarse(tolerance, limits))
+
+
+def _compare_tracks(
+    run: RunSide,
+    pairs: Sequence[tuple[Track, Track]],
+    stacks: Stacks,
+    steps: int,
+    allowed: Allowed,
+) -> list[Difference]:
+    return [
+        _unless_redefined(difference, run, stacks)
+        for ours, theirs in pairs
+        if (difference := _compare_track(ours, theirs, steps, allowed))
+    ]
+
+
+def _is_coarse(tolerance: float, limits: Limits) -> bool:
+    return tolerance > limits.tolerance
 
 
 def track_pairs(base: RunSide, candidate: RunSide) -> list[tuple[Track, Track]]:
@@ -104,12 +140,12 @@ def difference_at(
 
 
 def _compare_track(
-    base: Track, candidate: Track, steps: int, tolerance: float
+    base: Track, candidate: Track, steps: int, allowed: Allowed
 ) -> Difference | None:
     gaps = row_gaps(base, candidate)[:steps]
     if not any(gaps):
         return None
-    above = [i for i, g in enumerate(gaps) if g > tolerance]
+    above = [i for i, g in enumerate(gaps) if g > allowed.at(i)]
     index = above[0] if above else next(i for i, g in enumerate(gaps) if g)
     word: Word = "changed" if above else "rounding"
     # Of a count the share is not infinite, it only is a change however small.
@@ -187,10 +223,13 @@ def _short(row: Sequence[str]) -> str:
     return ", ".join(text[:12] for text in row[:4])
 
 
-def _flips_undecided(run: RunSide, found: list[Difference], rounds_from: int) -> list[Difference]:
+def _flips_explained(
+    run: RunSide, found: list[Difference], rounds_from: int, *, is_coarse: bool
+) -> list[Difference]:
     """After rounding alone, a GRPO run whose completions part may only have had a token flipped.
 
-    `rounds_from` is the first step at which any number differs at all.
+    `rounds_from` is the first step at which any number differs at all. In bfloat16 tokens flip in many
+    runs, so that it is rounding; in float32 hardly ever, so that it is undecided.
     """
     changed = [d for d in found if d.word == "changed"]
     first = min((d.step for d in changed if d.step), default=0)
@@ -198,8 +237,9 @@ def _flips_undecided(run: RunSide, found: list[Difference], rounds_from: int) ->
     if run.task != "grpo" or not parted or rounds_from >= first:
         return found
     why = "; rounding came before, and can flip a sampled token"
+    word: Word = "rounding" if is_coarse else "undecided"
     return [
-        d.model_copy(update={"word": "undecided", "sentence": d.sentence + why})
+        d.model_copy(update={"word": word, "sentence": d.sentence + why})
         if d.word == "changed"
         else d
         for d in found

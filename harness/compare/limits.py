@@ -27,6 +27,10 @@ class Limits(Frozen):
         2.0**-7,
         description="the same for runs in bfloat16 or float16, where rounding is this coarse",
     )
+    growth: Ratio = Field(30, description="times as much is rounding a step after rounding began")
+    grown: Positive = Field(1e-2, description="and at most so much")
+    coarse_growth: Ratio = Field(4, description="the same for runs in bfloat16 or float16")
+    coarse_grown: Positive = Field(0.125, description="likewise")
     steps: PositiveInt = Field(8, description="first optimizer steps that are compared exactly")
     across_machines: bool = Field(
         False, description="whether what two machines measured counts as if one had"

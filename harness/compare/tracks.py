@@ -7,6 +7,7 @@ What this leaves out: comparing (`exact`, `trajectory`).
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
@@ -25,8 +26,9 @@ _NUMBERS: tuple[tuple[str, Kind], ...] = (("reward", "reward"), ("lr/", "configu
 # A probe's hashes of what a step's micro-batches hold, likewise.
 _HASHES: tuple[tuple[str, Kind], ...] = (("reward", "reward"), ("completions", "sampling"))
 FORWARDS = "count/forwards"
+ACCURACY = "mean_token_accuracy"  # a share of few tokens: one that rounding flips is 1 % and more
 UNIT_SCALE = 0.1  # rewards, advantages, kl, shares: made of numbers around 1
-PART_OF_LARGEST = 0.01  # a group's gradient or update, beside the largest group's of the step
+PART_OF_LARGEST = 0.01  # a gradient or an update, beside the largest of the run, of any group
 
 
 @dataclass(frozen=True)
@@ -79,6 +81,8 @@ def hashes_of(run: RunSide) -> dict[str, Hashes]:
 def _logged(task: Task, key: str, series: tuple[float | None, ...]) -> Track:
     kind = kind_of_log(key)
     scale = {"loss": LOSS_SCALE[task], "gradient": 0.0, "configuration": 0.0}.get(kind, UNIT_SCALE)
+    if key == ACCURACY:
+        scale = 1.0
     return _single(f"log/{key}", kind, series, scale, is_counted=is_counted(key))
 
 
@@ -86,6 +90,8 @@ def _single(
     what: str, kind: Kind, series: Iterable[Number], scale: float, *, is_counted: bool = False
 ) -> Track:
     rows = tuple((value,) for value in series)
+    if kind == "gradient":  # a step that has hardly any is no place to look at digits
+        scale = PART_OF_LARGEST * _largest(value for (value,) in rows)
     return Track(what, kind, rows, (scale,) * len(rows), is_counted)
 
 
@@ -107,12 +113,14 @@ def _probed(task: Task, probe: Probe) -> Iterator[Track]:
 
 def _groups(field: str, kind: Kind, steps: tuple[ProbeStep, ...]) -> Iterator[Track]:
     norms: list[dict[str, float | None]] = [getattr(step, field) for step in steps]
-    scales = tuple(
-        PART_OF_LARGEST * max((abs(v) for v in each.values() if v is not None), default=0.0)
-        for each in norms
-    )
+    scale = PART_OF_LARGEST * _largest(v for each in norms for v in each.values())
+    scales = (scale,) * len(norms)
     for name in _names(norms):
         yield Track(f"{field}/{name}", kind, tuple((n.get(name),) for n in norms), scales)
+
+
+def _largest(values: Iterable[Number]) -> float:
+    return max((abs(v) for v in values if v is not None and math.isfinite(v)), default=0.0)
 
 
 def _count_kind(task: Task, name: str) -> Kind:
