@@ -184,6 +184,8 @@ def test_clocks_are_not_compared():
         (grpo, "kl", "1.8.0", "1.9.0"),
         (grpo, "entropy", "1.8.0", "1.16.0"),
         (grpo, "reward_std", "0.26.2", "0.27.0"),
+        (grpo, "reward", "0.29.1", "1.0.0"),
+        (grpo, "reward_std", "0.29.1", "1.0.0"),
         (sft, "entropy", "1.2.0", "1.3.0"),
     ],
 )

@@ -55,6 +55,8 @@ REDEFINED = (
     Redefinition("entropy", "sft", "1.3.0", "shifted and masked as the loss is"),
     Redefinition("reward_std", "grpo", "0.27.0", "over all rewards, before the mean of groups"),
     Redefinition("rewards/*/std", "grpo", "0.27.0", "over all rewards, before the mean of groups"),
+    Redefinition("reward", "grpo", "1.0.0", "several rewards are weighted by reward_weights"),
+    Redefinition("reward_std", "grpo", "1.0.0", "several rewards are weighted by reward_weights"),
     Redefinition("clip_ratio/*", "grpo", "1.9.0", "weighted by tokens"),
     Redefinition("kl", "grpo", "1.9.0", "weighted by tokens"),
     Redefinition("entropy", "grpo", "1.9.0", "weighted by tokens"),
