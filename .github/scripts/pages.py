@@ -13,7 +13,7 @@ import sys
 from html import escape
 from pathlib import Path
 
-FILES = ("index.html", "report.md", "brief.md", "data.json", "runs.csv")
+FILES = ("index.html", "report.md", "brief.md", "data.json", "runs.csv", "comparison.md")
 FIGURES = "figures"
 PAGE = """<!doctype html>
 <html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width">
@@ -70,8 +70,19 @@ def entry(report: Path) -> str:
         data = json.loads((report / "data.json").read_bytes())
         title, sentence = str(data["study"]["title"]), str(data["sentence"])
     except (OSError, ValueError, KeyError, TypeError):
-        title, sentence = report.name, ""
+        title, sentence = compared(report)
     return f'<li><a href="{escape(report.name)}/">{escape(title)}</a><br>{escape(sentence)}</li>'
+
+
+def compared(report: Path) -> tuple[str, str]:
+    """Of a comparison, what was compared and the answer; of anything else the folder's name."""
+    try:
+        lines = (report / "comparison.md").read_text(encoding="utf-8").splitlines()
+    except (OSError, ValueError):
+        lines = []
+    titles = [line[4:] for line in lines if line.startswith("### ")]
+    answers = [line.strip("*") for line in lines if line.startswith("**")]
+    return (titles or [report.name])[0], (answers or [""])[0]
 
 
 if __name__ == "__main__":
