@@ -11,7 +11,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from harness.spec import DATASETS
+from harness.settings import DATASETS
 from harness.worker.data import FIXTURES
 
 TASKS = {

@@ -260,6 +260,17 @@ def test_the_site_lists_every_report_and_takes_only_its_known_files(tmp_path: Pa
     assert (tmp_path / "site" / "smollm2" / "index.html").is_file()
 
 
+def test_a_comparison_is_listed_with_its_answer(tmp_path: Path) -> None:
+    report = tmp_path / "reports" / "upgrade"
+    report.mkdir(parents=True)
+    (report / "index.html").write_text("page")
+    (report / "comparison.md").write_text("<!-- x -->\n### A → B: <changed>\n\n**GRPO & SFT.**\n")
+    assert run_script("pages", str(tmp_path / "reports"), str(tmp_path / "site")).returncode == 0
+    page = (tmp_path / "site" / "index.html").read_text()
+    assert '<a href="upgrade/">A → B: &lt;changed&gt;</a><br>GRPO &amp; SFT.' in page
+    assert (tmp_path / "site" / "upgrade" / "comparison.md").is_file()
+
+
 def test_a_folder_without_reports_is_no_site(tmp_path: Path) -> None:
     done = run_script("pages", str(tmp_path), str(tmp_path / "site"))
     assert done.returncode == 1

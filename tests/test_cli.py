@@ -175,7 +175,9 @@ def test_json_events_are_one_object_a_line(typed, monkeypatch):
     )
     events = [json.loads(line) for line in out.splitlines()]
     assert code == 0
-    assert [e["kind"] for e in events] == ["plan", "start", "end"]
+    # Progress is told by the clock, so a slow machine tells some.
+    kinds = [e["kind"] for e in events if e["kind"] != "progress"]
+    assert kinds == ["plan", "start", "end"]
 
 
 def test_matrices_are_listed_and_explained(typed):
