@@ -1,14 +1,17 @@
-"""The published report of findings-cpu is of the matrix that ships, its controls came out, it repeats."""
+"""What is published: findings-cpu and the baseline are of the matrices that ship; controls came out."""
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
 
+from harness.baselines import read_baseline
 from harness.claim_spec import EXPECTED
 from harness.matrix import load_matrix, margins_hash, matrix_hash
+from harness.record import Status
 
 REPORT = Path(__file__).parent.parent / "reports" / "findings-cpu"
+BASELINES = Path(__file__).parent.parent / "benchmarks" / "baselines"
 
 
 def test_the_report_is_of_the_matrix_that_ships():
@@ -47,3 +50,13 @@ def test_other_seed_blocks_stand_beside_it_and_contradict_no_claim():
         assert not {"supported", "refuted"} <= words | {verdict["word"]}
     table = (REPORT / "report.md").read_text()
     assert "The same matrix on other seeds: no claim contradicts itself" in table
+
+
+def test_the_committed_baseline_is_of_the_matrix_that_ships_and_of_a_clean_tree():
+    baseline = json.loads((BASELINES / "upgrade-trl-1.16.0" / "baseline.json").read_text())
+    assert baseline["matrix_hash"] == matrix_hash(load_matrix("upgrade").matrix, {})
+    assert not baseline["made_of"]["is_dirty"]
+    side = read_baseline(BASELINES / "upgrade-trl-1.16.0")
+    assert {run.status for run in side.runs} == {Status.OK}
+    assert side.packages["trl"] == "1.16.0"
+    assert side.replay
