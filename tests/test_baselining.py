@@ -120,8 +120,9 @@ def test_a_study_is_saved_and_takes_the_place_of_what_was_saved(study, capsys):
     assert "harness baseline promote" in capsys.readouterr().err
     assert run(["baseline", "promote", study, "first"]) == 0
     assert run(["baseline", "list", "--json"]) == 0
-    line = json.loads(capsys.readouterr().out.splitlines()[-1])
-    assert (line["baseline"], line["runs"], line["runs_ok"]) == ("first", 4, 4)
+    lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    (line,) = [line for line in lines if line["baseline"] == "first"]
+    assert (line["runs"], line["runs_ok"]) == (4, 4)
 
 
 def test_a_study_whose_run_is_damaged_is_not_promoted(study, capsys):
