@@ -119,6 +119,7 @@ def test_a_study_is_saved_and_takes_the_place_of_what_was_saved(study, capsys):
     assert run(["baseline", "save", study, "--name", "first"]) == 2
     assert "harness baseline promote" in capsys.readouterr().err
     assert run(["baseline", "promote", study, "first"]) == 0
+    capsys.readouterr()
     assert run(["baseline", "list", "--json"]) == 0
     lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     (line,) = [line for line in lines if line["baseline"] == "first"]
