@@ -297,6 +297,11 @@ def test_a_constructor_that_takes_tenths_of_a_second_more_in_one_pair_is_noise()
         lambda run: builds(0.09 if run.pair == "grpo-kl" else 0.0)(run), pairs=PAIRS
     )
     assert changed(base, noisy_pair) == {}
+    one_paused = make_side(
+        lambda run: builds(0.25 if run.pair == "grpo-kl" and is_lora(run) else 0.0)(run),
+        pairs=PAIRS,
+    )
+    assert changed(base, one_paused) == {}
 
 
 def test_a_busy_machine_is_told_by_a_fixed_piece_of_work():

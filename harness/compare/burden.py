@@ -34,7 +34,8 @@ class Suspect:
     text: str
     is_repeatable: bool = False  # measured the same each time, so that it needs no company
     is_heavy: bool = False  # by so much that the arms of its pair need no other company
-    is_light: bool = False  # by so little that its pair is no company, as it ran at the same time
+    # By so little that it is nothing by itself, and its pair no company, as it ran at the same time.
+    is_light: bool = False
 
 
 @dataclass(frozen=True)
@@ -60,7 +61,8 @@ def settle(
     found: dict[str, list[Difference]] = defaultdict(list)
     for each in suspects:
         rest = [s for s in suspects if s.what == each.what]
-        counts = each.is_repeatable or each.excess >= alone or _is_shared(each, rest, measured)
+        by_far = each.excess >= alone and not each.is_light
+        counts = each.is_repeatable or by_far or _is_shared(each, rest, measured)
         if not counts and not each.is_strong:
             continue
         why = "" if counts else "; in this run and not in its like, as a busy machine does"
