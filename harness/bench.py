@@ -18,7 +18,7 @@ from harness.launch import Launch, Launcher
 from harness.launch.watch import Limits
 from harness.mapping import check_maps
 from harness.parity import Resolved, undeclared_in_study
-from harness.plan import Plan, Request, make_plan, study_of
+from harness.plan import Plan, Request, make_plan
 from harness.preflight import COMMAND as PREFLIGHT
 from harness.preflight import check_sources
 from harness.progress import Display, Event
@@ -32,6 +32,7 @@ from harness.slots import Slot, hold, processes
 from harness.sources import needs, read_sources, write_sources
 from harness.spec import RunSpec
 from harness.store import VERDICTS, Store
+from harness.study_plan import study_of
 from harness.surroundings import collected_signals, trackio_in
 from harness.view import StudyView, load_view, verdicts_data
 

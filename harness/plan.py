@@ -1,4 +1,7 @@
-"""What a command asks for, resolved: which runs, where they could execute, and the study they join."""
+"""What a command asks for, resolved: which runs, and where they could execute.
+
+What this leaves out: the study they join (`study_plan`).
+"""
 
 from __future__ import annotations
 
@@ -6,11 +9,9 @@ import json
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from harness import __version__
 from harness.claim_checks import MOST_SEED, shared_seeds
 from harness.errors import ConfigError
 from harness.looks import looks_up_to, seeds_of_look
@@ -19,19 +20,14 @@ from harness.matrix import (
     LoadedMatrix,
     expand,
     load_matrix,
-    margins_hash,
-    matrix_hash,
     select,
     with_overrides,
 )
 from harness.packages import without_place
-from harness.record import PlannedRun, Study
-from harness.recovery import utc_text
 from harness.rehearsal import BLOCK, adapt
 from harness.selection import rate_key
 from harness.slots import Device, Slot, count_places, find_slots, refuse_unfit
 from harness.spec import Matrix, RunSpec
-from harness.store import Store
 
 
 @dataclass(frozen=True)
@@ -198,81 +194,6 @@ def runs_with(
     return (
         tuple(spec for spec in asked if spec.run_id not in later),
         tuple(spec for spec in asked if spec.run_id in later),
-    )
-
-
-def study_of(store: Store, plan: Plan, request: Request) -> Study:
-    """Return the study as it is from now on: new, or the one that is there with more runs planned.
-
-    Raises: ConfigError if the folder holds a study of another matrix.
-    """
-    matrix = plan.loaded.matrix
-    planned = [planned_run(matrix, spec) for spec in plan.specs]
-    hashed = matrix_hash(matrix, request.overrides)
-    if store.exists():
-        study = store.read_study()
-        if study.matrix_hash != hashed or study.seed_block != request.seed_block:
-            what = (
-                f"was made by matrix {study.matrix_name!r}"
-                if study.matrix_name != matrix.name
-                else f"was made by another version of matrix {matrix.name!r}, or with other --set, "
-                "--budget, --seed-block or --rehearse"
-            )
-            raise ConfigError(
-                f"study folder {str(store.root)!r} {what}; name another folder with --output-dir"
-            )
-        if study.stack != request.stack:
-            here = "what is installed beside the harness"
-            raise ConfigError(
-                f"study folder {str(store.root)!r} is trained with {study.stack or here}, the command asks "
-                f"for {request.stack or here}; name another folder with --output-dir"
-            )
-        looks = request.looks(matrix)
-        if request.until_decided and looks != study.looks:
-            fixed = f"looks at {list(study.looks)} seeds" if study.looks else "one look"
-            raise ConfigError(
-                f"study folder {str(store.root)!r} was planned with {fixed}, the command asks for "
-                f"{list(looks)}; looks share the error rate and are fixed before the first run: "
-                "name another folder with --output-dir"
-            )
-        have = {p.run_id for p in study.planned}
-        more = [p for p in planned if p.run_id not in have]
-        # Equal but for seeds and limits, in which the newer text holds: rates are chosen on its seeds.
-        text = plan.loaded.text
-        return study.model_copy(update={"planned": (*study.planned, *more), "matrix_text": text})
-    if store.has_runs():
-        raise ConfigError(
-            f"{str(store.root)!r} holds runs but no study.json, which fixes their margins; restore it, "
-            "or name another folder with --output-dir"
-        )
-    return Study(
-        matrix_name=matrix.name,
-        matrix_text=plan.loaded.text,
-        matrix_hash=hashed,
-        margins_hash=margins_hash(matrix),
-        overrides=request.overrides,
-        planned=tuple(planned),
-        created_utc=utc_text(datetime.now(UTC)),
-        harness_version=__version__,
-        command=request.command,
-        budget=matrix.budget,
-        is_rehearsal=request.rehearses,
-        seed_block=request.seed_block,
-        stack=request.stack,
-        looks=request.looks(matrix),
-    )
-
-
-def planned_run(matrix: Matrix, spec: RunSpec) -> PlannedRun:
-    """Return a run as study.json lists it."""
-    is_chosen = spec.stage == "judge" and matrix.pairs[spec.pair].arms[spec.arm].is_swept
-    return PlannedRun(
-        run_id=spec.run_id,
-        pair=spec.pair,
-        arm=spec.arm,
-        seed=spec.seed,
-        grid_rate=spec.grid_rate,
-        chosen_rate=float(str(spec.trainer["learning_rate"])) if is_chosen else None,
     )
 
 

@@ -55,6 +55,14 @@ pairs:
 """
 
 
+@pytest.fixture(autouse=True)
+def places_of_their_own(
+    tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Cores are free, whatever tests beside this one or benchmarks of the machine hold."""
+    monkeypatch.setenv("HARNESS_LOCKS", str(tmp_path_factory.getbasetemp()))
+
+
 @pytest.fixture
 def matrix_text() -> str:
     """The text of a valid matrix: 2 pairs × 2 arms × 2 seeds."""

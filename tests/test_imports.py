@@ -108,6 +108,7 @@ ORDER = (
     "replaying",
     "looks",
     "plan",
+    "study_plan",
     "asking",
     "counting",
     "rounds",

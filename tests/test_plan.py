@@ -7,10 +7,11 @@ from pathlib import Path
 import pytest
 
 from harness.errors import ConfigError
-from harness.plan import Plan, Request, command_text, planned_run, resolve, runs_with, study_of
+from harness.plan import Plan, Request, command_text, resolve, runs_with
 from harness.rehearsal import BLOCK
 from harness.slots import Slot
 from harness.store import Store
+from harness.study_plan import planned_run, study_of
 from tests.conftest import MATRIX
 from tests.grid_matrix import GRID
 

@@ -165,6 +165,7 @@ def test_studies_that_share_the_folder_of_locks_see_each_other(tmp_path: Path, m
     for name in ("temporary", "another", "shared"):
         (tmp_path / name).mkdir()
     slots = [Slot(9100, None)]
+    monkeypatch.delenv("HARNESS_LOCKS")
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "temporary"))
     with hold(slots, 1) as (_, alone):
         monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "another"))

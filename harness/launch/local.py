@@ -60,11 +60,11 @@ FIXED_VARIABLES: Mapping[str, str] = {
 
 
 class LocalLauncher:
-    """Starts workers on this machine, in the interpreter `python`, which has what is `installed`.
+    """Starts workers on this machine, in the interpreter `python`, this process's own unless named.
 
-    None stands for this process's own. `command` replaces the cold worker's program (the attempt's folder
-    is appended), `parallel` the one that starts several; `entry` and `preload` replace what a warm worker
-    runs and what its server imports.
+    `installed` is what that one has, where it is another. `command` replaces the cold worker's program (the
+    attempt's folder is appended), `parallel` the one that starts several; `entry` and `preload` replace
+    what a warm worker runs and what its server imports.
     """
 
     name = "local"
