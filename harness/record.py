@@ -17,16 +17,11 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from harness.frozen import Count, Frozen, absent
+from harness.samples import FORMAT, SamplerSummary
 from harness.spec import cell_name
-
-FORMAT = 1
 
 Split = Literal["train", "validation", "test"]
 MetricName = Literal["nll", "reward"]
-Phase = Literal["load", "build", "evaluate", "train", "generate", "weight_sync", "save"]
-PHASES: tuple[Phase, ...] = (
-    "load", "build", "evaluate", "train", "generate", "weight_sync", "save",
-)  # fmt: skip
 
 # What the harness counts for a step beside what TRL logs, by its names in StepRow.logs: shares of the
 # completions sampled for the step; null where it reuses an earlier generation.
@@ -187,53 +182,6 @@ class StepRow(Frozen):
         None, description="completion tokens sampled for it (grpo)"
     )
     logs: dict[str, float | None] = Field(description="what TRL logged for it, by TRL's names")
-
-
-class PhaseRow(Frozen):
-    """A line of `phases.jsonl`: one span, written when it ends. Phases nest; the innermost counts."""
-
-    phase: Phase
-    begin_ns: int
-    end_ns: int
-    step: Count | None = None
-    rss_bytes: Count | None = Field(None, description="the worker's own RSS at the end of the span")
-    torch_allocated_peak_bytes: Count | None = None
-    torch_reserved_peak_bytes: Count | None = None
-
-
-class SamplerSummary(Frozen):
-    """`sampler.json`: what the sampler did and what it cost."""
-
-    format: int = FORMAT
-    requested_hz: float
-    achieved_hz: float | None
-    longest_gap_s: float | None
-    samples: Count
-    cpu_s: float = Field(
-        description="CPU time of the sampler process over its life, start-up included"
-    )
-    sampling_cpu_s: float = Field(description="CPU time of the sampling loop alone")
-    wall_s: float = Field(description="length of the sampling loop")
-    lenses: tuple[str, ...] = Field(description="lenses that gave at least one value")
-    gpus: tuple[str, ...] = Field((), description="UUIDs of the GPUs that were read")
-    notes: tuple[str, ...] = ()
-
-
-# Columns of memory.parquet, one row per device and instant; `device` is 'host' or a GPU's UUID.
-# Bytes, watts, joules, degrees Celsius, MHz, percent; null where the lens did not answer.
-MEMORY_COLUMNS: dict[str, str] = {
-    "t_ns": "int64",
-    "device": "string",
-    "rss_bytes": "int64",  # process-tree RSS (host rows)
-    "processes": "int64",  # processes in the tree (host rows)
-    "nvml_device_bytes": "int64",  # device memory in use, driver reservation excluded where v2 exists
-    "nvml_process_bytes": "int64",  # the worker's own, where process ids can be trusted
-    "utilization_percent": "float64",
-    "power_w": "float64",
-    "energy_j": "float64",  # counter since the driver was loaded
-    "temperature_c": "float64",
-    "sm_clock_mhz": "float64",
-}
 
 
 class Exit(Frozen):

@@ -12,7 +12,8 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from harness import text
-from harness.record import PHASES, ParameterCounts, Result
+from harness.record import ParameterCounts, Result
+from harness.samples import PHASES
 from harness.series import is_ok
 from harness.spec import Pair
 from harness.summary import LENS_NAMES, WHOLE_RUN, RunSummary

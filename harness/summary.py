@@ -18,7 +18,8 @@ from pydantic import Field
 
 from harness.frozen import Count, Frozen, absent
 from harness.integrity import RewardIntegrity, reward_integrity
-from harness.record import ParameterCounts, PhaseRow, Record, StepRow
+from harness.record import ParameterCounts, Record, StepRow
+from harness.samples import PhaseRow
 from harness.spec import RunSpec
 from harness.stats import median
 

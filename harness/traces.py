@@ -13,7 +13,7 @@ from itertools import pairwise
 
 import pandas as pd
 
-from harness.record import PhaseRow
+from harness.samples import PhaseRow
 from harness.series import is_ok
 from harness.summary import SAMPLED, TRAINING_PHASES, Lens, assign_phases, lens_series
 from harness.view import RunView, StudyView

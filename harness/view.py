@@ -21,19 +21,11 @@ from harness.errors import StudyError
 from harness.matrix import Choices, margins_hash, matrix_hash, parse_matrix
 from harness.measure.sealing import read_samples
 from harness.parity import Resolved, undeclared_in_study
-from harness.record import (
-    FORMAT,
-    MEMORY_COLUMNS,
-    PhaseRow,
-    PlannedRun,
-    Record,
-    Status,
-    StepRow,
-    Study,
-)
+from harness.record import FORMAT, PlannedRun, Record, Status, StepRow, Study
 from harness.rehearsal import adapt
 from harness.repeats import Repeat, read_repeats
 from harness.rule import Cells
+from harness.samples import MEMORY_COLUMNS, PhaseRow
 from harness.selection import GridPoint, at_an_edge, choose, grid_points, rate_key, waiting
 from harness.spec import Matrix, RunSpec, rate_text
 from harness.store import Store
@@ -55,7 +47,7 @@ class RunView:
     summary: RunSummary | None
     steps: tuple[StepRow, ...] = ()
     phases: tuple[PhaseRow, ...] = ()
-    memory: pd.DataFrame = field(default_factory=pd.DataFrame)  # columns of record.MEMORY_COLUMNS
+    memory: pd.DataFrame = field(default_factory=pd.DataFrame)  # columns of samples.MEMORY_COLUMNS
     environment: dict[str, Any] = field(default_factory=dict)  # environment.json
     resolved_config: dict[str, Any] = field(default_factory=dict)  # every trainer argument
 

@@ -9,17 +9,8 @@ from pathlib import Path
 from harness.compare.side import RunSide
 from harness.matrix import expand, margins_hash, matrix_hash, parse_matrix
 from harness.probe import PROBE_FILE
-from harness.record import (
-    Attempt,
-    Exit,
-    PhaseRow,
-    PlannedRun,
-    Record,
-    Result,
-    Status,
-    StepRow,
-    Study,
-)
+from harness.record import Attempt, Exit, PlannedRun, Record, Result, Status, StepRow, Study
+from harness.samples import PhaseRow
 from harness.spec import RunSpec
 from harness.store import Store
 from tests.comparison_sides import PACKAGES, PLATFORM, make_run

@@ -29,15 +29,8 @@ from pathlib import Path
 from typing import Any
 
 from harness.launch import Launch
-from harness.record import (
-    OUTCOMES,
-    EvaluationPoint,
-    ParameterCounts,
-    PhaseRow,
-    Result,
-    Status,
-    StepRow,
-)
+from harness.record import OUTCOMES, EvaluationPoint, ParameterCounts, Result, Status, StepRow
+from harness.samples import PhaseRow
 from harness.settings import DatasetSpec, Evaluation, Model
 from harness.spec import RunSpec
 from harness.worker.confine import confine

@@ -15,18 +15,8 @@ from typing import Any
 import pandas as pd
 
 from harness.matrix import Choices, expand
-from harness.record import (
-    MEMORY_COLUMNS,
-    Attempt,
-    Exit,
-    PhaseRow,
-    PlannedRun,
-    Record,
-    Result,
-    SamplerSummary,
-    Status,
-    Study,
-)
+from harness.record import Attempt, Exit, PlannedRun, Record, Result, Status, Study
+from harness.samples import MEMORY_COLUMNS, PhaseRow, SamplerSummary
 from harness.selection import choose, grid_points
 from harness.settings import DatasetSpec, Evaluation, Lora, Model
 from harness.spec import Arm, Matrix, Pair, RunSpec

@@ -9,7 +9,8 @@ import random
 from collections.abc import Callable
 from typing import Any
 
-from harness.record import EvaluationPoint, ParameterCounts, PhaseRow, StepRow
+from harness.record import EvaluationPoint, ParameterCounts, StepRow
+from harness.samples import PhaseRow
 from harness.spec import RunSpec
 
 SECOND = 10**9

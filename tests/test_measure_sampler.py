@@ -15,7 +15,7 @@ import pytest
 from harness.measure.sampler import Pace, Sampler, Spool, next_deadline
 from harness.measure.sealing import read_samples
 from harness.measure.sources import Sample
-from harness.record import SamplerSummary
+from harness.samples import SamplerSummary
 from tests.waiting import wait_until
 
 ROOT = Path(__file__).parent.parent

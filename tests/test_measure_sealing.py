@@ -10,7 +10,7 @@ from harness.measure.sampler import SPOOL as SAMPLER_SPOOL
 from harness.measure.sampler import Spool
 from harness.measure.sealing import SPOOL, TABLE, read_samples, seal_samples
 from harness.measure.sources import Sample
-from harness.record import MEMORY_COLUMNS
+from harness.samples import MEMORY_COLUMNS
 
 SAMPLES = [
     Sample(10, "host", rss_bytes=2**40 + 1, processes=2),
@@ -85,3 +85,13 @@ def test_an_attempt_that_was_never_sampled_reads_as_empty(tmp_path):
     frame = read_samples(tmp_path)
     assert frame.empty
     assert list(frame.columns) == list(MEMORY_COLUMNS)
+
+
+def test_samples_from_before_a_column_joined_read_as_not_measured(tmp_path):
+    path = tmp_path / "memory.parquet"
+    pd.DataFrame({"t_ns": [1, 2], "device": ["host", "host"], "rss_bytes": [5, 6]}).to_parquet(path)
+    assert "foreign_bytes" not in pq.read_schema(path).names
+    frame = read_samples(tmp_path)
+    assert list(frame.columns) == list(MEMORY_COLUMNS)
+    assert frame["rss_bytes"].tolist() == [5, 6]
+    assert frame["foreign_bytes"].isna().all()

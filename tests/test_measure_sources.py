@@ -10,7 +10,7 @@ import psutil
 import pytest
 
 from harness.measure.sources import ProcessTree, RssSource, Sample, TargetGone, child_pids
-from harness.record import MEMORY_COLUMNS
+from harness.samples import MEMORY_COLUMNS
 
 NAP = "import time; time.sleep(60)"
 PARENT = f"""

@@ -6,17 +6,16 @@ import pandas as pd
 import pytest
 
 from harness.record import (
-    MEMORY_COLUMNS,
     Attempt,
     EvaluationPoint,
     Exit,
     ParameterCounts,
-    PhaseRow,
     Record,
     Result,
     Status,
     StepRow,
 )
+from harness.samples import MEMORY_COLUMNS, PhaseRow
 from harness.settings import DatasetSpec, Evaluation, Model
 from harness.spec import RunSpec
 from harness.summary import (

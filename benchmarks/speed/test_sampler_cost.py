@@ -20,7 +20,7 @@ import pytest
 
 from benchmarks.speed.recorded import CLOCK, record
 from harness.measure.sampler import Sampler
-from harness.record import SamplerSummary
+from harness.samples import SamplerSummary
 
 HZ = 20.0
 WATCHED_S = 5.0

@@ -27,7 +27,7 @@ from harness.measure.nvml import NvmlSource, load_nvml
 from harness.measure.sources import ProcessTree, RssSource, Sample, Source, TargetGone
 
 SPOOL, READY, SUMMARY, LOG = "memory.csv", "sampler.ready", "sampler.json", "sampler.log"
-FORMAT = 1  # record.FORMAT, which would cost an import of pydantic
+FORMAT = 1  # samples.FORMAT, which would cost an import of pydantic
 # A kill -9 of the sampler loses at most this much.
 FLUSH_S = 0.5
 # A stop request is seen after at most this long, however low the rate.
@@ -137,7 +137,7 @@ class Sampling:
             time.sleep(min(left_s, NAP_S))
 
     def summary(self, gpus: Sequence[str], notes: Sequence[str]) -> dict[str, object]:
-        """Return the content of `sampler.json` (record.SamplerSummary)."""
+        """Return the content of `sampler.json` (samples.SamplerSummary)."""
         own_notes = [note for source in self.sources for note in source.notes]
         return {
             "format": FORMAT,

@@ -13,7 +13,8 @@ from typing import Any
 import pandas as pd
 
 from harness.measure.sampler import SPOOL
-from harness.record import FORMAT, MEMORY_COLUMNS
+from harness.record import FORMAT
+from harness.samples import MEMORY_COLUMNS
 
 TABLE = "memory.parquet"
 
@@ -39,10 +40,11 @@ def seal_samples(attempt: Path) -> None:
 
 
 def read_samples(attempt: Path) -> pd.DataFrame:
-    """Read an attempt's samples, sealed or not, with the columns of `record.MEMORY_COLUMNS`.
+    """Read an attempt's samples, sealed or not, with the columns of `samples.MEMORY_COLUMNS`.
 
     `t_ns` is int64, `device` text, every reading float64 with NaN where the lens gave no answer
-    (exact for bytes below 2^53). No samples: an empty frame with the same columns and types.
+    (exact for bytes below 2^53), or the samples are from before its column joined. No samples: an empty
+    frame with the same columns and types.
     """
     import pyarrow.parquet as pq
 
@@ -53,7 +55,7 @@ def read_samples(attempt: Path) -> pd.DataFrame:
         samples = _table_of(spool)
     else:
         samples = _schema().empty_table()
-    frame: pd.DataFrame = samples.select(list(MEMORY_COLUMNS)).to_pandas()
+    frame: pd.DataFrame = samples.to_pandas().reindex(columns=list(MEMORY_COLUMNS))
     readings = [column for column in MEMORY_COLUMNS if column not in ("t_ns", "device")]
     return frame.astype(dict.fromkeys(readings, "float64"))
 

@@ -20,7 +20,7 @@ REFRESH_S = 1.0
 
 
 class Sample(NamedTuple):
-    """One device at one instant, in the order of `record.MEMORY_COLUMNS`; None: no answer."""
+    """One device at one instant, in the order of `samples.MEMORY_COLUMNS`; None: no answer."""
 
     t_ns: int
     device: str
@@ -33,6 +33,9 @@ class Sample(NamedTuple):
     energy_j: float | None = None
     temperature_c: float | None = None
     sm_clock_mhz: float | None = None
+    memory_clock_mhz: float | None = None
+    throttle_reasons: int | None = None
+    foreign_bytes: int | None = None
 
 
 class Source(Protocol):

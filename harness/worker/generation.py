@@ -22,7 +22,8 @@ from accelerate.utils import set_seed
 from trl import GRPOConfig, GRPOTrainer
 
 from harness.errors import ConfigError, MachineError
-from harness.record import Generation, Phase
+from harness.record import Generation
+from harness.samples import Phase
 from harness.spec import RunSpec
 from harness.worker.journal import Journal
 from harness.worker.trl_versions import generation_method, weight_sync_method

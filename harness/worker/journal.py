@@ -21,7 +21,8 @@ import psutil
 import torch
 
 from harness.files import HEARTBEAT
-from harness.record import Phase, PhaseRow, StepRow
+from harness.record import StepRow
+from harness.samples import Phase, PhaseRow
 
 # Phases into which, and out of which, no memory is carried that torch keeps.
 APART: frozenset[Phase] = frozenset({"evaluate"})
