@@ -1,6 +1,6 @@
 /* A scripted NVML: a libnvidia-ml.so.1 that answers from a trace, so that the unmodified `pynvml` runs
- * without a GPU or a driver. The trace is a text file named by SCRIPTED_NVML, read again whenever it has
- * changed; its lines are
+ * without a GPU or a driver. The trace is a text file named by SCRIPTED_NVML, read again a quarter of a
+ * second after it has changed (to look costs more than to answer); its lines are
  *
  *     KEY VALUE [from SECONDS] [to SECONDS] [every SECONDS]
  *
@@ -42,6 +42,7 @@
 
 #define MIB 1048576ULL
 #define NEVER 1e300
+#define LOOK_S 0.25
 #define COUNT(array) (sizeof(array) / sizeof((array)[0]))
 
 typedef nvmlReturn_t Result;
@@ -58,14 +59,28 @@ struct fact {
 };
 
 static struct nvmlDevice_st devices[32];
-static struct fact facts[8192], *lasts[1024]; /* lasts: the last fact of each key and device */
+struct last { /* the last fact of a key and device; small, for it is searched at every question */
+    nvmlDevice_t device;
+    unsigned int hash;
+    struct fact *fact;
+};
+static struct fact facts[8192];
+static struct last lasts[1024];
 static size_t device_count, fact_count, last_count;
 static struct stat read_at;
+static const char *clock_file;
 static double start_s;
 static unsigned int worker_pid;
 static int inits;
 
 /* ---- the trace ---- */
+
+static double monotonic_s(void)
+{
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (double)now.tv_sec + (double)now.tv_nsec / 1e9;
+}
 
 /* Cuts ` WORD NUMBER` off the end of a line, if it ends so. */
 static int cut(char *line, const char *word, double *number)
@@ -98,11 +113,20 @@ static int read_fact(char *line, struct fact *fact)
     return 1;
 }
 
-static struct fact **last_of(nvmlDevice_t device, const char *key)
+static unsigned int hash_of(const char *key)
 {
-    for (size_t i = 0; i < last_count; i++)
-        if (lasts[i]->device == device && !strcmp(lasts[i]->key, key))
-            return &lasts[i];
+    unsigned int hash = 2166136261U; /* FNV-1a */
+    while (*key)
+        hash = (hash ^ (unsigned char)*key++) * 16777619U;
+    return hash;
+}
+
+static struct last *last_of(nvmlDevice_t device, const char *key)
+{
+    unsigned int hash = hash_of(key);
+    for (struct last *last = lasts; last < lasts + last_count; last++)
+        if (last->hash == hash && last->device == device && !strcmp(last->fact->key, key))
+            return last;
     return NULL;
 }
 
@@ -123,9 +147,9 @@ static void read_script(FILE *file)
             strcpy(fact->key, "uuid");
         }
         fact->device = device;
-        struct fact **last = last_of(device, fact->key);
-        fact->before = last ? *last : NULL;
-        *(last ? last : &lasts[last_count++]) = fact;
+        struct last *last = last_of(device, fact->key);
+        fact->before = last ? last->fact : NULL;
+        *(last ? last : &lasts[last_count++]) = (struct last){device, hash_of(fact->key), fact};
         fact_count++;
     }
 }
@@ -133,8 +157,12 @@ static void read_script(FILE *file)
 /* Reads the trace if it is new; returns whether there is one. */
 static int refresh(void)
 {
-    const char *path = getenv("SCRIPTED_NVML");
+    static double looked_s;
     struct stat now;
+    if (fact_count && inits && !clock_file && monotonic_s() < looked_s + LOOK_S)
+        return 1;
+    const char *path = getenv("SCRIPTED_NVML");
+    looked_s = monotonic_s();
     if (!path || stat(path, &now))
         return 0;
     if (now.st_ino == read_at.st_ino && now.st_size == read_at.st_size
@@ -150,13 +178,6 @@ static int refresh(void)
 }
 
 /* ---- time, and who the worker is ---- */
-
-static double monotonic_s(void)
-{
-    struct timespec now;
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    return (double)now.tv_sec + (double)now.tv_nsec / 1e9;
-}
 
 static double number_in(const char *path, double otherwise)
 {
@@ -215,11 +236,10 @@ static double progress(const struct fact *fact, double now_s)
 
 static double now(void)
 {
-    const char *clock = getenv("SCRIPTED_NVML_CLOCK");
-    struct fact **start = last_of(NULL, "start");
-    if (clock)
-        return number_in(clock, 0);
-    return monotonic_s() - (start ? (*start)->low : start_s);
+    struct last *start = last_of(NULL, "start");
+    if (clock_file)
+        return number_in(clock_file, 0);
+    return monotonic_s() - (start ? start->fact->low : start_s);
 }
 
 static double asked_s; /* when the last enter() was */
@@ -227,7 +247,8 @@ static double asked_s; /* when the last enter() was */
 /* The fact of a key that counts now, NULL if there is none. */
 static struct fact *fact_of(nvmlDevice_t device, const char *key)
 {
-    struct fact **last = last_of(device, key), *fact = last ? *last : NULL;
+    struct last *last = last_of(device, key);
+    struct fact *fact = last ? last->fact : NULL;
     while (fact && progress(fact, asked_s) < 0)
         fact = fact->before;
     return fact;
@@ -297,6 +318,7 @@ Result nvmlInitWithFlags(unsigned int flags)
     const char *shared = getenv("SCRIPTED_NVML_START");
     (void)flags;
     if (!inits++) {
+        clock_file = getenv("SCRIPTED_NVML_CLOCK");
         start_s = shared ? shared_start(shared) : monotonic_s();
         worker_pid = find_worker();
     }
@@ -456,10 +478,11 @@ Result nvmlDeviceGetComputeRunningProcesses_v3(nvmlDevice_t device, unsigned int
     Result entered = enter(device, "nvmlDeviceGetComputeRunningProcesses");
     *count = 0;
     for (size_t i = 0; !entered && i < last_count; i++) {
-        if (lasts[i]->device != device || strncmp(lasts[i]->key, "process.", 8))
+        const char *key = lasts[i].fact->key;
+        if (lasts[i].device != device || strncmp(key, "process.", 8))
             continue;
-        pid = !strcmp(lasts[i]->key, "process.worker") ? worker_pid : (unsigned)atoi(lasts[i]->key + 8);
-        struct fact *fact = fact_of(device, lasts[i]->key);
+        pid = !strcmp(key, "process.worker") ? worker_pid : (unsigned)atoi(key + 8);
+        struct fact *fact = fact_of(device, key);
         if (!fact || !pid || !strcmp(fact->value, "gone"))
             continue;
         Number bytes = *fact->value == '?' ? ~0ULL : (Number)(amount(fact) * MIB);
