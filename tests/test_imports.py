@@ -114,6 +114,7 @@ ORDER = (
     "counting",
     "rounds",
     "preflight",
+    "exclusive",
     "schedule",
     "rounds",
     "surroundings",

@@ -9,7 +9,7 @@ import pynvml
 import pytest
 
 from harness.measure.gpus import GpuProcess, list_gpus, visible_gpus
-from harness.measure.nvml import NvmlSource
+from harness.measure.device import NvmlSource
 from harness.measure.sources import Sample
 from tests.fake_nvml import GIB, FakeNvml, process
 
@@ -22,13 +22,13 @@ class Clock:
 
 
 def source(nvml: FakeNvml, clock: Clock | None = None, **options: Any) -> NvmlSource:
-    options = {"tree_pids": lambda: frozenset({10, 11}), "is_pid_trusted": True, **options}
+    options = {"owns": lambda pid: pid in (10, 11), "is_pid_trusted": True, **options}
     return NvmlSource(nvml, "GPU-aaaa", clock=clock or Clock(), **options)
 
 
 def test_a_reading_in_the_units_of_the_record():
     nvml = FakeNvml(processes=[process(10, GIB), process(11, GIB), process(99, 5 * GIB)])
-    reader = source(nvml)
+    reader = source(nvml, exists=lambda pid: True)
     assert reader.read(5) == [
         Sample(
             t_ns=5,
@@ -40,41 +40,59 @@ def test_a_reading_in_the_units_of_the_record():
             energy_j=5.0,
             temperature_c=61.0,
             sm_clock_mhz=1410.0,
+            memory_clock_mhz=2619.0,
+            throttle_reasons=4,
+            foreign_bytes=5 * GIB,
         )
     ]
     assert reader.lenses == ("nvml-device", "nvml-process")
-    assert reader.notes == ()
+    [note] = reader.notes
+    assert note.startswith("process 99 of other programs ran on the GPU and held up to 5.00 GiB")
 
 
-def test_slow_readings_come_once_a_second_and_are_null_between():
+def test_sensors_come_twice_a_second_energy_once_and_memory_every_time():
     clock, nvml = Clock(), FakeNvml(processes=[process(10, GIB)])
     reader = source(nvml, clock)
     rows = []
     for tick in range(41):
         clock.now = tick * 0.05
         rows += reader.read(tick)
-    assert sum(row.power_w is not None for row in rows) == 3
+    assert sum(row.power_w is not None for row in rows) == 5
+    assert sum(row.energy_j is not None for row in rows) == 3
     assert all(row.nvml_device_bytes == 3 * GIB for row in rows)
     assert all(row.nvml_process_bytes == GIB for row in rows)
 
 
+class Slow(FakeNvml):
+    """A driver whose list of processes takes as long as the test's clock says."""
+
+    def answer_DeviceGetComputeRunningProcesses(self, handle):
+        self.clock.now += self.list_s
+        return self.processes
+
+
 @pytest.mark.parametrize(
-    ("list_s", "read"), [(0.0001, 41), (0.004, 5)], ids=["a quick list", "a slow one"]
+    ("list_s", "is_growing", "read"),
+    [
+        (5e-6, False, 100),
+        (0.0001, False, 10),
+        (0.0001, True, 34),
+        (0.004, False, 1),
+        (0.004, True, 1),
+    ],
 )
-def test_a_slow_process_list_comes_once_a_second_from_its_third_on(list_s, read):
-    clock, nvml = Clock(), FakeNvml(processes=[process(10, GIB)])
-
-    def tree_pids():
-        clock.now += list_s
-        return frozenset({10})
-
-    reader = source(nvml, clock, tree_pids=tree_pids)
+def test_a_dear_process_list_comes_rarely_and_sooner_where_memory_changes(list_s, is_growing, read):
+    nvml = Slow(processes=[process(10, GIB)])
+    nvml.clock, nvml.list_s = Clock(), list_s
+    reader = source(nvml, nvml.clock)
     rows = []
-    for tick in range(41):
-        clock.now = tick * 0.05
+    for tick in range(100):
+        nvml.clock.now = tick * 0.02
+        nvml.used += GIB // 1000 * is_growing
         rows += reader.read(tick)
-    assert sum(row.nvml_process_bytes is not None for row in rows) == read
-    assert any("read once a second" in note for note in reader.notes) == (read < 41)
+    found = sum(row.nvml_process_bytes is not None for row in rows)
+    assert found == pytest.approx(read, abs=2)
+    assert all(row.nvml_device_bytes is not None for row in rows)
 
 
 @pytest.mark.parametrize("code", [13, 2, 25])
@@ -140,7 +158,7 @@ def test_unified_memory_is_not_measured_rather_than_zero():
     reader = source(FakeNvml(faults={"nvmlDeviceGetMemoryInfo": 3}))
     assert reader.read(0)[0].nvml_device_bytes is None
     assert reader.lenses == ()
-    assert reader.notes == ("NVML device memory not measured: not supported",)
+    assert reader.notes == ("NVML device memory not measured: this GPU does not support it",)
 
 
 def test_a_passing_error_leaves_one_null():
@@ -153,7 +171,7 @@ def test_a_passing_error_leaves_one_null():
 
 
 def test_a_gpu_that_is_not_there_gives_no_samples_and_a_note():
-    reader = NvmlSource(FakeNvml(), "GPU-zzzz", lambda: frozenset())
+    reader = NvmlSource(FakeNvml(), "GPU-zzzz", lambda pid: False)
     assert reader.read(0) == []
     assert "GPU-zzzz" in " ".join(reader.notes)
 
@@ -238,4 +256,23 @@ def test_a_mig_slice_is_found_through_its_gpu():
     assert found.gpus[0].is_mig_enabled
     assert found.gpus[0].mig_uuids == ("MIG-1111", "MIG-2222")
     assert [s.total_bytes for s in found.gpus[0].mig_slices] == [80 * GIB] * 2
-    assert visible_gpus(found.gpus, "MIG-2") == found.gpus
+
+
+@pytest.mark.parametrize(
+    ("value", "uuids"),
+    [
+        (None, ["MIG-1111"]),
+        ("0", ["MIG-1111"]),
+        ("GPU-aaaa", ["MIG-1111"]),
+        ("MIG-2222", ["MIG-2222"]),
+        ("MIG-2", ["MIG-2222"]),
+        ("MIG-2222,MIG-1111", ["MIG-2222", "MIG-1111"]),
+        ("MIG-1111,0", []),  # the same slice twice
+        ("MIG-3", []),
+    ],
+)
+def test_a_mig_id_is_the_slice_and_not_its_gpu(value, uuids):
+    found = list_gpus(FakeNvml(uuids=("GPU-aaaa",), mig=("MIG-1111", "MIG-2222")))
+    shown = visible_gpus(found.gpus, value)
+    assert [gpu.uuid for gpu in shown] == uuids
+    assert {gpu.parent_uuid for gpu in shown} <= {"GPU-aaaa"}

@@ -6,10 +6,9 @@ import pandas as pd
 import pyarrow.parquet as pq
 import pytest
 
-from harness.measure.sampler import SPOOL as SAMPLER_SPOOL
-from harness.measure.sampler import Spool
-from harness.measure.sealing import SPOOL, TABLE, read_samples, seal_samples
+from harness.measure.sealing import TABLE, read_samples, seal_samples
 from harness.measure.sources import Sample
+from harness.measure.spool import SPOOL, Spool
 from harness.samples import MEMORY_COLUMNS
 
 SAMPLES = [
@@ -23,10 +22,6 @@ def write_spool(folder, samples=SAMPLES) -> None:
     spool = Spool(folder / SPOOL)
     spool.add(samples)
     spool.close()
-
-
-def test_the_sampler_and_the_seal_agree_on_the_spools_name():
-    assert SPOOL == SAMPLER_SPOOL
 
 
 def test_sealed_and_unsealed_samples_read_the_same(tmp_path):

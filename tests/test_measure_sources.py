@@ -9,7 +9,8 @@ import time
 import psutil
 import pytest
 
-from harness.measure.sources import ProcessTree, RssSource, Sample, TargetGone, child_pids
+from harness.measure.sources import RssSource, Sample
+from harness.measure.tree import ProcessTree, TargetGone, child_pids
 from harness.samples import MEMORY_COLUMNS
 
 NAP = "import time; time.sleep(60)"

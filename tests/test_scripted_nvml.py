@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +19,10 @@ from tests.waiting import wait_until
 MIB = 2**20
 LIST = "from harness.measure.gpus import list_gpus; found = list_gpus()"
 READ = """
-from harness.measure.nvml import NvmlSource, load_nvml
+from harness.measure.device import NvmlSource
+from harness.measure.nvml import load_nvml
 nvml, note = load_nvml()
-source = NvmlSource(nvml, {uuid!r}, lambda: frozenset({{10}}), is_pid_trusted=True)
+source = NvmlSource(nvml, {uuid!r}, lambda pid: pid == 10, is_pid_trusted=True)
 found = source.read(5)[0]._asdict(), source.notes, source.lenses
 """
 
@@ -72,7 +72,9 @@ def test_the_environment_of_a_run_names_the_gpu(nvml_library, tmp_path):
 
 
 def test_every_reading_arrives_in_its_unit(ask):
-    sample, notes, lenses = reading(ask, GPU + "process.10 3000\nprocess.99 500\nused_mib 3600\n")
+    sample, notes, lenses = reading(
+        ask, GPU + "process.10 3000\nprocess.2147480001 500\nused_mib 3600\n"
+    )
     assert sample == {
         "t_ns": 5,
         "device": UUID,
@@ -85,6 +87,9 @@ def test_every_reading_arrives_in_its_unit(ask):
         "energy_j": 5.0,
         "temperature_c": 61.0,
         "sm_clock_mhz": 1410.0,
+        "memory_clock_mhz": 2619.0,
+        "throttle_reasons": 0,
+        "foreign_bytes": 0,
     }
     assert notes == []
     assert lenses == ["nvml-device", "nvml-process"]
@@ -101,7 +106,7 @@ def test_what_the_script_leaves_out_is_not_supported_and_null(ask):
     sample, notes, _ = reading(ask, bare)
     assert sample["nvml_device_bytes"] == 10 * MIB
     assert sample["power_w"] is sample["utilization_percent"] is sample["energy_j"] is None
-    assert "power not measured: not supported" in notes
+    assert "power not measured: this GPU does not support it" in notes
 
 
 def test_a_process_without_a_figure_is_null(ask):
@@ -130,7 +135,7 @@ def error(call, *arguments):
     try: call(gpu, *arguments)
     except nvml.NVMLError as error: return error.value
 found = [nvml.nvmlDeviceGetCudaComputeCapability(gpu), nvml.nvmlDeviceGetEccMode(gpu)]
-found += [nvml.nvmlDeviceGetTotalEccErrors(gpu, 1, 0), error(nvml.nvmlDeviceGetClockInfo, 2)]
+found += [nvml.nvmlDeviceGetTotalEccErrors(gpu, 1, 0), error(nvml.nvmlDeviceGetClockInfo, 3)]
 found += [error(nvml.nvmlDeviceGetFanSpeed)]
 """.strip()
     assert ask(GPU, program) == [[9, 0], [1, 1], 0, 3, 13]
@@ -145,10 +150,9 @@ def test_without_a_script_there_is_no_driver(nvml_library):
 
 def sample_beside_a_worker(nvml_library, attempt: Path, script: str, enough) -> Any:
     """Let the sampler process run beside a worker until `enough(samples)`; return the samples."""
-    path = attempt / "script"
+    path = attempt / "script"  # plays from the sampler's own start
     with subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"]) as worker:
-        start = f"start {time.monotonic()}\n"
-        path.write_text(start + script.format(pid=worker.pid))
+        path.write_text(script.format(pid=worker.pid))
         with pytest.MonkeyPatch.context() as patch:
             for name, value in variables(nvml_library, path).items():
                 patch.setenv(name, value)
@@ -178,7 +182,13 @@ def test_the_sampler_follows_the_script_s_time_and_finds_its_worker(nvml_library
     summary = json.loads((tmp_path / "sampler.json").read_text())
     assert summary["gpus"] == [UUID]
     assert summary["lenses"] == ["rss", "nvml-device", "nvml-process"]
-    assert summary["notes"] == []
+    assert summary["notes"] == [
+        "process 1 of other programs ran on the GPU and held up to 0.05 GiB: its memory and times are not "
+        "the run's alone"
+    ]
+    [device] = summary["devices"]
+    assert (device["idle_bytes"], device["total_bytes"]) == (8 * MIB, 81559 * MIB)
+    assert (device["has_trusted_pids"], device["foreign_pids"]) == (True, [1])
 
 
 def test_a_gpu_lost_in_mid_run_ends_its_readings_and_the_sampler_goes_on(nvml_library, tmp_path):
@@ -197,10 +207,11 @@ def test_a_gpu_lost_in_mid_run_ends_its_readings_and_the_sampler_goes_on(nvml_li
 
 def test_a_changed_script_is_read_again(ask, tmp_path):
     program = f"""
-import os, pathlib, pynvml as nvml; nvml.nvmlInit(); gpu = nvml.nvmlDeviceGetHandleByUUID({UUID!r})
+import os, pathlib, time, pynvml as nvml; nvml.nvmlInit(); gpu = nvml.nvmlDeviceGetHandleByUUID({UUID!r})
 found = [nvml.nvmlDeviceGetPowerUsage(gpu)]
 path = pathlib.Path(os.environ["SCRIPTED_NVML"])
 path.write_text(path.read_text() + "power_mw 70000" + chr(10))
+time.sleep(0.3)
 found.append(nvml.nvmlDeviceGetPowerUsage(gpu))
 """.strip()
     assert ask(GPU, program) == [250500, 70000]

@@ -15,7 +15,7 @@ from typing import Any
 from harness.measure.nvml import Asker, Nvml, has_host_pids
 from harness.measure.pace import NOW, SHARE, Turn
 from harness.measure.sources import Sample
-from harness.measure.tenants import INSTEAD, Tenants
+from harness.measure.tenants import INSTEAD, Tenants, is_here
 
 # nvmlTemperatureSensors_t, nvmlClockType_t
 _SENSOR_GPU, _CLOCK_SM, _CLOCK_MEMORY = 0, 1, 2
@@ -42,6 +42,7 @@ class NvmlSource:
         is_pid_trusted: bool | None = None,
         clock: Callable[[], float] = time.monotonic,
         share: float = SHARE,
+        exists: Callable[[int], bool] = is_here,
     ) -> None:
         self._nvml, self._clock = nvml, clock
         self.name = self.uuid = uuid
@@ -62,7 +63,7 @@ class NvmlSource:
         self._read_ns: int | None = None
         self.longest_gap_ns = 0
         trusted = has_host_pids() if is_pid_trusted is None else is_pid_trusted
-        self._tenants = Tenants(owns, trusted)
+        self._tenants = Tenants(owns, trusted, exists)
         self._handle = self._ask(f"GPU {uuid}", lambda: nvml.nvmlDeviceGetHandleByUUID(uuid))
         if self._handle is not None:
             self._begin(trusted)
