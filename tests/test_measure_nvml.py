@@ -8,8 +8,8 @@ from typing import Any
 import pynvml
 import pytest
 
-from harness.measure.gpus import GpuProcess, list_gpus, visible_gpus
 from harness.measure.device import NvmlSource
+from harness.measure.gpus import GpuProcess, list_gpus, visible_gpus
 from harness.measure.sources import Sample
 from tests.fake_nvml import GIB, FakeNvml, process
 

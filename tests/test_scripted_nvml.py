@@ -145,7 +145,7 @@ def test_without_a_script_there_is_no_driver(nvml_library):
     environment = variables(nvml_library, Path("/nowhere"))
     program = f"{LIST}; print(found.note)"
     done = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True)
-    assert done.stdout.decode().strip() == "no NVML: Driver Not Loaded"
+    assert done.stdout.decode().strip() == ("no NVML: the driver is not loaded (NVML error 9)")
 
 
 def sample_beside_a_worker(nvml_library, attempt: Path, script: str, enough) -> Any:

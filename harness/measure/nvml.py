@@ -86,7 +86,9 @@ def start_nvml(nvml: Nvml) -> tuple[Nvml | None, Absence | None]:
     try:
         nvml.nvmlInit()
     except nvml.NVMLError as error:
-        return None, Absence(f"no NVML: {error}", getattr(error, "value", None))
+        code = getattr(error, "value", None)
+        why = f"{_FATAL[code]} (NVML error {code})" if code in _FATAL else str(error)
+        return None, Absence(f"no NVML: {why}", code)
     return nvml, None
 
 

@@ -14,10 +14,12 @@ import argparse
 from pathlib import Path
 
 from harness.bench import bench
+from harness.errors import HarnessError
 from harness.launch import Launch
 from harness.launch.local import LocalLauncher
 from harness.plan import Request
 from harness.progress import choose_display
+from harness.terminal import complain
 from tests.fake_worker import COMMAND
 
 
@@ -37,6 +39,8 @@ def main() -> int:
     parser.add_argument("--filter", action="append", default=[])
     parser.add_argument("--seeds", type=int, nargs="*")
     parser.add_argument("--jobs", type=int)
+    parser.add_argument("--exclusive", type=int, metavar="SECONDS")
+    parser.add_argument("--no-report", action="store_true")
     parser.add_argument("--fake", action="store_true", help="train nothing")
     options = parser.parse_args()
     request = Request(
@@ -46,10 +50,16 @@ def main() -> int:
         seeds=tuple(options.seeds) if options.seeds is not None else None,
         jobs=options.jobs,
         device="gpu",
+        exclusive_wait_s=options.exclusive,
+        renders_report=not options.no_report,
         command="python -m tests.nvml.replayed",
     )
     launcher = OnCpu(is_cold=options.fake, command=COMMAND if options.fake else None)
-    return bench(request, launcher, choose_display(is_json=False, is_quiet=False)).exit_code
+    try:
+        return bench(request, launcher, choose_display(is_json=False, is_quiet=False)).exit_code
+    except HarnessError as error:
+        complain(str(error))
+        return error.exit_code
 
 
 if __name__ == "__main__":
