@@ -28,7 +28,7 @@ def test_a_percent_of_a_core_pays_for_fifty_samples_a_second(hz, share):
     assert share_for(hz) == pytest.approx(share)
 
 
-def play(pacer: Pacer, sample_s: float, fixed: float = 0.0, seconds: int = 60) -> float:
+def play(pacer: Pacer, sample_s: float, fixed: float = 0.0, seconds: int = 200) -> float:
     """Let a sampler run whose samples cost so much; return its share of a core in the last ten seconds."""
     cpu_s = at_50 = 0.0
     for tick in range(seconds * 10):

@@ -101,6 +101,15 @@ def test_a_driver_without_memory_version_2_counts_its_own_reservation_and_that_i
     assert "version 1" in notes[0]
 
 
+def test_a_driver_that_lacks_newer_functions_is_asked_by_their_older_names_or_not_at_all(ask):
+    script = GPU + "throttle 4\nfault.nvmlDeviceGetCurrentClocksEventReasons 13\n"
+    script += "fault.nvmlDeviceGetComputeRunningProcesses 13\n"
+    sample, notes, _ = reading(ask, script)
+    assert sample["throttle_reasons"] == 4
+    assert sample["nvml_process_bytes"] is sample["foreign_bytes"] is None
+    assert notes == ["NVML process memory not measured: this driver does not know it"]
+
+
 def test_what_the_script_leaves_out_is_not_supported_and_null(ask):
     bare = f"device {UUID}\ntotal_mib 100\nused_mib 10\n"
     sample, notes, _ = reading(ask, bare)
@@ -148,7 +157,7 @@ def test_without_a_script_there_is_no_driver(nvml_library):
     assert done.stdout.decode().strip() == ("no NVML: the driver is not loaded (NVML error 9)")
 
 
-def sample_beside_a_worker(nvml_library, attempt: Path, script: str, enough) -> Any:
+def sample_beside_a_worker(nvml_library, attempt: Path, script: str, enough, hz: float = 20) -> Any:
     """Let the sampler process run beside a worker until `enough(samples)`; return the samples."""
     path = attempt / "script"  # plays from the sampler's own start
     with subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"]) as worker:
@@ -156,7 +165,7 @@ def sample_beside_a_worker(nvml_library, attempt: Path, script: str, enough) -> 
         with pytest.MonkeyPatch.context() as patch:
             for name, value in variables(nvml_library, path).items():
                 patch.setenv(name, value)
-            with Sampler.start(worker.pid, attempt, hz=20, gpus=(UUID,)):
+            with Sampler.start(worker.pid, attempt, hz=hz, gpus=(UUID,)):
                 wait_until(
                     lambda: (attempt / "memory.csv").exists() and enough(read_samples(attempt))
                 )
@@ -215,3 +224,25 @@ time.sleep(0.3)
 found.append(nvml.nvmlDeviceGetPowerUsage(gpu))
 """.strip()
     assert ask(GPU, program) == [250500, 70000]
+
+
+def test_spikes_of_30_ms_are_met_at_fifty_samples_a_second(nvml_library, tmp_path):
+    """Thirty peaks, each some GiB higher than the last: every one is seen, the highest to the byte."""
+    peaks = [
+        f"used_mib {2000 + 500 * n} from {0.5 + n / 10} to {0.53 + n / 10}\n" for n in range(30)
+    ]
+    script = GPU + "used_mib 1000 from 0.2\n" + "".join(peaks) + "used_mib 1 from 3.6\n"
+
+    def is_over(samples) -> bool:
+        return (samples.nvml_device_bytes == MIB).any()
+
+    readings = sample_beside_a_worker(nvml_library, tmp_path, script, is_over, hz=50)
+    seen = set(readings.nvml_device_bytes.dropna() / MIB)
+    met = {2000 + 500 * n for n in range(30)} & seen
+    summary = json.loads((tmp_path / "sampler.json").read_text())
+    # A spike can only have been missed where two readings were further apart than it lasted.
+    if summary["longest_gap_s"] <= 0.03:
+        assert len(met) == 30
+    gaps_s = readings.t_ns.diff() / 1e9
+    assert 30 - len(met) <= (gaps_s > 0.03).sum()
+    assert len(met) > 20, "a machine so busy that nothing is shown here"

@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from harness.measure.nvml import Asker, Nvml, has_host_pids
+from harness.measure.nvml import Asker, Nvml, code_of, errors_of, has_host_pids
 from harness.measure.pace import NOW, SHARE, Turn
 from harness.measure.sources import Sample
 from harness.measure.tenants import INSTEAD, Tenants, is_here
@@ -46,7 +46,7 @@ class NvmlSource:
     ) -> None:
         self._nvml, self._clock = nvml, clock
         self.name = self.uuid = uuid
-        self._ask = Asker(nvml)
+        self._ask, self._errors = Asker(nvml), errors_of(nvml)
         self._lenses: dict[str, None] = {}
         self._memory_turn = Turn(0.0, MEMORY_SHARE)
         self._list_turn = Turn(0.0, LIST_PART * share)
@@ -166,7 +166,7 @@ class NvmlSource:
             return None
         try:
             memory = self._nvml.nvmlDeviceGetMemoryInfo(self._handle, version=self._version)
-        except self._nvml.NVMLError as error:
+        except self._errors as error:
             self._ask.refused(MEMORY, error)
             self._rare_s = NOW  # a lost GPU is noticed in this very sample
             return None
@@ -206,7 +206,7 @@ class NvmlSource:
         nvml, handle = self._nvml, self._handle
         try:
             memory = nvml.nvmlDeviceGetMemoryInfo(handle, version=self._version)
-        except nvml.NVMLError:
+        except self._errors:
             memory = self._ask(MEMORY, lambda: nvml.nvmlDeviceGetMemoryInfo(handle))
             if memory is not None:
                 self._version = None
@@ -266,7 +266,7 @@ def _reasons(nvml: Nvml, handle: Any) -> int:
     """Why clocks are held back, a bit mask; older drivers know it by another name."""
     try:
         return nvml.nvmlDeviceGetCurrentClocksEventReasons(handle)
-    except nvml.NVMLError as error:
-        if getattr(error, "value", None) != 13:
+    except errors_of(nvml) as error:
+        if code_of(error) != 13:
             raise
         return nvml.nvmlDeviceGetCurrentClocksThrottleReasons(handle)

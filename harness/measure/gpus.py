@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from harness.measure.nvml import Asker, Nvml, load_nvml, start_nvml
+from harness.measure.nvml import Asker, Nvml, errors_of, load_nvml, start_nvml
 
 # nvmlComputeMode_t, nvmlMemoryErrorType_t, nvmlEccCounterType_t (nvml.h).
 _COMPUTE_MODES = {0: "default", 1: "exclusive thread", 2: "prohibited", 3: "exclusive process"}
@@ -168,7 +168,7 @@ def _mig_slices(nvml: Nvml, ask: Asker, handle: Any) -> tuple[MigSlice, ...]:
         try:
             part = nvml.nvmlDeviceGetMigDeviceHandleByIndex(handle, index)
             uuid = nvml.nvmlDeviceGetUUID(part)
-        except nvml.NVMLError:
+        except errors_of(nvml):
             continue  # an unused slot of the partitioning answers NotFound
         slices.append(_mig_slice(nvml, part, uuid))
     return tuple(slices)

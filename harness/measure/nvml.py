@@ -21,6 +21,7 @@ _UNSUPPORTED = {
     2: "the driver refuses the question", 3: "this GPU does not support it",
     4: "no permission to read it", 13: "this driver does not know it",
 }  # fmt: skip
+_NO_FUNCTION = 13
 _FATAL = {
     1: "NVML was shut down", 9: "the driver is not loaded", 15: "the GPU was lost",
     16: "the GPU needs a reset", 18: "driver and library versions differ",
@@ -92,11 +93,21 @@ def start_nvml(nvml: Nvml) -> tuple[Nvml | None, Absence | None]:
     return nvml, None
 
 
+def errors_of(nvml: Nvml) -> tuple[type[Exception], ...]:
+    """Return what calls raise: NVML's error, and pynvml's own where a driver lacks a newer function."""
+    return (nvml.NVMLError, getattr(nvml, "NVMLLibraryMismatchError", nvml.NVMLError))
+
+
+def code_of(error: Exception) -> int:
+    """Return NVML's return code of an error; pynvml's own is that of a function that is not there."""
+    return int(getattr(error, "value", _NO_FUNCTION))
+
+
 class Asker:
     """Calls NVML: an error becomes None and one note, and what can't ever answer is asked once."""
 
     def __init__(self, nvml: Nvml) -> None:
-        self._error = nvml.NVMLError
+        self._errors = errors_of(nvml)
         self._answered: set[str] = set()
         self._dropped: set[str] = set()
         self._notes: dict[str, None] = {}  # a set that keeps its order
@@ -121,7 +132,7 @@ class Asker:
             return None
         try:
             answer = call()
-        except self._error as error:
+        except self._errors as error:
             self.refused(what, error)
             return None
         self._answered.add(what)
@@ -133,7 +144,7 @@ class Asker:
 
     def refused(self, what: str, error: Exception) -> None:
         """Take in an NVML error: a note, and no more questions where they are in vain."""
-        code = getattr(error, "value", None)
+        code = code_of(error)
         if code in _FATAL:
             self.lost_because = f"{_FATAL[code]} (NVML error {code})"
             self.note(f"GPU readings ended: {self.lost_because}; the run went on without them")

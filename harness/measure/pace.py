@@ -14,9 +14,12 @@ from dataclasses import dataclass
 HZ = 50.0
 SHARE = 0.01  # of a core, for up to 50 samples a second
 LEAST_HZ = 2.0
-WINDOW_S = 2.0
-# The first second holds what happens once: libraries' first calls, cold caches.
-SETTLING_S = 1.0
+# Short at first, so that a machine on which 50 Hz is dear does not pay for it long.
+WINDOW_S, FIRST_WINDOW_S = 2.0, 0.9
+# The first moments hold what happens once: libraries' first calls, cold caches.
+SETTLING_S = 0.4
+# What was taken over the share is given back over so long.
+REPAY_S = 4.0
 # The rate is set for this part of the budget, so that noise does not lower it again at once.
 AIM = 0.9
 URGENCY = 4
@@ -76,11 +79,12 @@ class Pacer:
     def adjust(self, wall_s: float, cpu_s: float) -> bool:
         """Take in how much time has passed and CPU time was used; return whether the rate changed."""
         before, self._since = self._since, (wall_s, cpu_s)
-        self._due_s = wall_s + WINDOW_S
+        self._due_s = wall_s + (FIRST_WINDOW_S if before is None else WINDOW_S)
         if before is None:
             return False
         used = max((cpu_s - before[1]) / (wall_s - before[0]), 1e-9)
-        fitting_hz = self.hz * AIM * self.share / used
+        debt = max(0.0, cpu_s - self.share * wall_s) / REPAY_S
+        fitting_hz = self.hz * max(AIM * self.share - debt, self.share / 4) / used
         if used > self.share:
             least_hz = min(LEAST_HZ, self._asked_hz)
             hz = max(least_hz, self.hz / 2, fitting_hz)
