@@ -3,10 +3,10 @@
     python -m pytest benchmarks/speed/test_sampler_cost.py -s
 
 A process tree of three, whose root never sleeps, is sampled at several rates: RSS alone, and with one and
-two GPUs of the scripted NVML through the unmodified pynvml. The share is the sampler's own CPU time over wall
-time, start-up apart. Most of it is waking up and what a sleep has pushed out of the caches, so it grows
-beside other load, and the sampler lowers its rate rather than go over its share. What this leaves out: a
-real driver, whose calls cost about 10 us for memory and 3 ms for the energy counter.
+two GPUs of the scripted NVML through the unmodified pynvml. The share is the sampler's own CPU time over
+wall time, start-up apart. Most of it is waking up and what a sleep has pushed out of the caches, so it
+grows beside other load, and the sampler lowers its rate rather than go over its share. What this leaves
+out: a real driver, whose calls cost about 10 us for memory and 3 ms for the energy counter.
 """
 
 from __future__ import annotations

@@ -48,6 +48,8 @@ class NvmlSource:
         self.name = self.uuid = uuid
         self._ask, self._errors = Asker(nvml), errors_of(nvml)
         self._lenses: dict[str, None] = {}
+        self._read_memory = nvml.nvmlDeviceGetMemoryInfo
+        self._has_no_memory = self._is_slow = False
         self._memory_turn = Turn(0.0, MEMORY_SHARE)
         self._list_turn = Turn(0.0, LIST_PART * share)
         self._sensors_turn = Turn(SENSORS_S, SENSORS_PART * share)
@@ -147,8 +149,12 @@ class NvmlSource:
             return []
         if self._lost_ns is not None:
             return [Sample(t_ns, self.uuid)]
-        used = self._device_bytes(t_ns)
+        began_s = self._clock()
+        used = self._device_bytes(t_ns) if began_s >= self._memory_turn.due_s else None
         now_s = self._clock()
+        if now_s - began_s > PROMPT_S or self._is_slow:
+            self._memory_turn.took(began_s, now_s)
+            self._is_slow = self._memory_turn.is_slowed
         if now_s < self._rare_s and (used == self._listed_at or now_s < self._list_turn.urgent_s):
             return [Sample(t_ns, self.uuid, None, None, used)]
         sample = self._with_processes(Sample(t_ns, self.uuid, None, None, used))
@@ -161,18 +167,15 @@ class NvmlSource:
 
     def _device_bytes(self, t_ns: int) -> int | None:
         """Read the memory in use. Not by way of `Asker`: this is the reading of every sample."""
-        began_s = self._clock()
-        if began_s < self._memory_turn.due_s or self._ask.knows(MEMORY) is False:
+        if self._has_no_memory:
             return None
         try:
-            memory = self._nvml.nvmlDeviceGetMemoryInfo(self._handle, version=self._version)
+            memory = self._read_memory(self._handle, self._version)
         except self._errors as error:
             self._ask.refused(MEMORY, error)
+            self._has_no_memory = self._ask.knows(MEMORY) is False
             self._rare_s = NOW  # a lost GPU is noticed in this very sample
             return None
-        ended_s = self._clock()
-        if ended_s - began_s > PROMPT_S or self._memory_turn.is_slowed:
-            self._memory_turn.took(began_s, ended_s)
         if not memory.total:
             self._ask.note(f"{MEMORY} not measured: the driver tells a GPU of 0 bytes")
             return None

@@ -19,9 +19,9 @@ WINDOW_S, FIRST_WINDOW_S = 2.0, 0.9
 # The first moments hold what happens once: libraries' first calls, cold caches.
 SETTLING_S = 0.4
 # What was taken over the share is given back over so long.
-REPAY_S = 4.0
+REPAY_S = 3.0
 # The rate is set for this part of the budget, so that noise does not lower it again at once.
-AIM = 0.9
+AIM = 0.85
 URGENCY = 4
 NOW = float("-inf")
 
