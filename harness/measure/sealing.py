@@ -16,8 +16,7 @@ import pandas as pd
 
 from harness.measure.pace import Pace
 from harness.measure.spool import SO_FAR, SPOOL, SUMMARY, write_atomically
-from harness.record import FORMAT
-from harness.samples import MEMORY_COLUMNS
+from harness.samples import FORMAT, MEMORY_COLUMNS
 
 TABLE = "memory.parquet"
 
