@@ -95,6 +95,29 @@ def test_a_dear_process_list_comes_rarely_and_sooner_where_memory_changes(list_s
     assert all(row.nvml_device_bytes is not None for row in rows)
 
 
+class SlowMemory(FakeNvml):
+    """A driver that takes 60 ms to tell of memory."""
+
+    def answer_DeviceGetMemoryInfo(self, handle, version=None):
+        self.clock.now += 0.06
+        return super().answer_DeviceGetMemoryInfo(handle, version)
+
+
+def test_memory_that_is_slow_to_read_is_read_less_often_and_that_is_said():
+    nvml = SlowMemory()
+    nvml.clock = Clock()
+    reader = source(nvml, nvml.clock)
+    read_at = list[float]()
+    while nvml.clock.now < 10:
+        began_s = nvml.clock.now
+        [row] = reader.read(int(began_s * 1e9))
+        read_at += [began_s] if row.nvml_device_bytes is not None else []
+        nvml.clock.now = max(nvml.clock.now, began_s + 0.02)
+    assert len(read_at) == pytest.approx(10 / 0.3, abs=3)
+    assert reader.longest_gap_ns == pytest.approx(0.3e9, abs=0.03e9)
+    assert reader.notes == ("NVML device memory was read every 0.3 s: a reading took 60.0 ms",)
+
+
 @pytest.mark.parametrize("code", [13, 2, 25])
 def test_an_old_driver_falls_back_to_version_1_and_says_so(code):
     reader = source(FakeNvml(faults={"v2": code}))

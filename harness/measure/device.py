@@ -150,12 +150,14 @@ class NvmlSource:
         if self._lost_ns is not None:
             return [Sample(t_ns, self.uuid)]
         began_s = self._clock()
-        used = self._device_bytes(t_ns) if began_s >= self._memory_turn.due_s else None
+        is_due = began_s >= self._memory_turn.due_s
+        used = self._device_bytes(t_ns) if is_due else None
         now_s = self._clock()
-        if now_s - began_s > PROMPT_S or self._is_slow:
+        if is_due and (now_s - began_s > PROMPT_S or self._is_slow):
             self._memory_turn.took(began_s, now_s)
             self._is_slow = self._memory_turn.is_slowed
-        if now_s < self._rare_s and (used == self._listed_at or now_s < self._list_turn.urgent_s):
+        is_same = used is None or used == self._listed_at
+        if now_s < self._rare_s and (is_same or now_s < self._list_turn.urgent_s):
             return [Sample(t_ns, self.uuid, None, None, used)]
         sample = self._with_processes(Sample(t_ns, self.uuid, None, None, used))
         if not self._is_slice:
@@ -231,13 +233,14 @@ class NvmlSource:
         now_s, used, turn = self._clock(), sample.nvml_device_bytes, self._list_turn
         if not self._tenants.is_trusted:
             return sample
-        if now_s < (turn.due_s if used == self._listed_at else turn.urgent_s):
+        is_same = used is None or used == self._listed_at
+        if now_s < (turn.due_s if is_same else turn.urgent_s):
             return sample
         running = self._ask(
             LIST, lambda: self._nvml.nvmlDeviceGetComputeRunningProcesses(self._handle)
         )
         turn.took(now_s, self._clock())
-        self._listed_at = used
+        self._listed_at = used if used is not None else self._listed_at
         if running is None:
             return sample
         grown = (
