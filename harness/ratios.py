@@ -12,10 +12,10 @@ from collections.abc import Mapping, Sequence
 from pydantic import Field
 
 from harness.frozen import Count, Frozen
+from harness.lenses import LENS_NAMES, LENS_ORDER, TRAINING, WHOLE_RUN, Lens
 from harness.stats import CONFIDENCE, Estimate, paired_ratio
-from harness.summary import LENS_NAMES, WHOLE_RUN, Lens, RunSummary
+from harness.summary import RunSummary
 
-TRAINING = "training"  # the phases in which training itself works
 # The phases that memory is compared in, and how a sentence calls them.
 PHASE_NAMES: dict[str, str] = {
     TRAINING: "training",
@@ -25,9 +25,6 @@ PHASE_NAMES: dict[str, str] = {
     "generate": "generation",
     "evaluate": "evaluation",
 }
-
-# The lens a pair is judged by: the first of these that every compared run has.
-LENS_ORDER: tuple[Lens, ...] = ("nvml-device", "torch-reserved", "rss")
 
 Runs = Mapping[int, RunSummary | None]  # seed → summary of a run that ended ok
 

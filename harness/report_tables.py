@@ -12,11 +12,12 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from harness import text
+from harness.lenses import LENS_NAMES, WHOLE_RUN
 from harness.record import ParameterCounts, Result
 from harness.samples import PHASES
 from harness.series import is_ok
 from harness.spec import Pair
-from harness.summary import LENS_NAMES, WHOLE_RUN, RunSummary
+from harness.summary import RunSummary
 from harness.traces import utilization_of
 from harness.view import RunView, StudyView
 

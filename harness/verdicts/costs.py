@@ -7,12 +7,12 @@ import math
 from harness.claim_spec import ComputeClaim, MemoryClaim
 from harness.compute import ComputeRatio
 from harness.equivalence import p_above, p_below
-from harness.ratios import PHASE_NAMES, TRAINING, MemoryComparison, compare_field
+from harness.lenses import TRAINING, WHOLE_RUN
+from harness.ratios import PHASE_NAMES, MemoryComparison, compare_field
 from harness.ratios import compare_memory as compare
 from harness.record import Status
 from harness.rule import MINIMUM_SEEDS, Side, Verdict
 from harness.stats import NO_SPREAD, Estimate
-from harness.summary import WHOLE_RUN
 from harness.verdicts.evidence import Evidence, seeds_against, undecided
 from harness.verdicts.model import Effect, Part
 
