@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 
 from pydantic import Field
 
-from harness.frozen import Count, Frozen
+from harness.frozen import Count, Frozen, absent
 from harness.lenses import LENS_NAMES, LENS_ORDER, TRAINING, WHOLE_RUN, Lens
 from harness.stats import CONFIDENCE, Estimate, paired_ratio
 from harness.summary import RunSummary
@@ -50,6 +50,11 @@ class MemoryComparison(Frozen):
         None, exclude=True, description="spread of the ratio's natural logarithm over seeds"
     )
     by_seed: tuple[tuple[int, float], ...] = Field((), exclude=True)
+    refused: str | None = Field(
+        None,
+        exclude_if=absent(None),
+        description="why no verdict may rest on it: a run's measurement is graded D",
+    )
 
 
 def interval_of(estimate: Estimate | None) -> Interval | None:
@@ -84,6 +89,7 @@ def compare_memory(
                     ratio=interval_of(ratio),
                     log_sd=ratio.sd if ratio else None,
                     by_seed=tuple((seed, a[seed] / b[seed]) for seed in seeds),
+                    refused=_refusal(ours, theirs, seeds, lens),
                 )
             )
     return tuple(rows)
@@ -101,6 +107,22 @@ def _statistic(lens: Lens, kind: str, phase: str) -> str:
     if kind == "growth":
         return f"peak growth of {LENS_NAMES[lens]} {when}, above the worker before loading"
     return f"peak {LENS_NAMES[lens]} {when}"
+
+
+def _refusal(ours: Runs, theirs: Runs, seeds: Sequence[int], lens: Lens) -> str | None:
+    """Name a run whose lens can't be trusted, if there is one, and say why."""
+    poor = [
+        (who, seed, grade.reasons)
+        for who, runs in (("the arm", ours), ("the baseline", theirs))
+        for seed in seeds
+        if (run := runs[seed]) and (grade := run.grade_of(lens)) and grade.grade == "D"
+    ]
+    if not poor:
+        return None
+    who, seed, reasons = poor[0]
+    more = f" {len(poor) - 1} more like it." if len(poor) > 1 else ""
+    why = reasons[0] if reasons else ""
+    return f"{LENS_NAMES[lens]} of {who}, seed {seed}, is graded D: {why}{more}"
 
 
 def _positive(

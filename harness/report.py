@@ -27,6 +27,8 @@ from harness.export import data_json, runs_csv
 from harness.finding_sections import finding_sections
 from harness.findings import DRAWING_WIDTH, banners, findings_rows, headline, pair_label
 from harness.glossary import CLAIM_GLOSSARY, GLOSSARY
+from harness.grade_tables import energy_tables, grades_tables, measurement_tables
+from harness.memory_tables import memory_tables, parts_tables
 from harness.method import method_text
 from harness.palette import DARK
 from harness.pool_band import pool_sentence
@@ -39,7 +41,6 @@ from harness.report_tables import (
     arms_table,
     counted,
     figures_table,
-    memory_table,
     pairs_table,
     rows_left_out,
 )
@@ -49,6 +50,13 @@ from harness.series import Curves, learning_curves
 from harness.source_tables import source_tables
 from harness.traces import MemoryTrace, memory_trace
 from harness.view import StudyView
+from harness.waterfall_chart import (
+    is_worth_drawing,
+    peak_caption,
+    peak_spec,
+    peak_title,
+    peaks_of,
+)
 
 __all__ = ["ReportFiles", "findings_rows", "render_report"]
 
@@ -99,7 +107,8 @@ def _values(view: StudyView, generated_utc: str) -> dict[str, Any]:
         "compared": (pairs_table(view), arms_table(view), *rates_tables(view)),
         "measured": (
             figures_table(view),
-            memory_table(view),
+            *memory_tables(view),
+            *grades_tables(view),
             *processes_tables(view),
             *integrity_tables(view),
         ),
@@ -107,6 +116,9 @@ def _values(view: StudyView, generated_utc: str) -> dict[str, Any]:
         "runs": (
             runs_table(view),
             *grid_runs_tables(view),
+            *parts_tables(view),
+            *energy_tables(view),
+            *measurement_tables(view),
             sampler_table(view),
             evaluations_table(view),
         ),
@@ -137,6 +149,12 @@ def _figures(view: StudyView, pair: str, curves: Curves, trace: MemoryTrace | No
         title = f"Memory over time, {label}"
         specs = (memory_spec(trace, arms, has_hover=h) for h in (False, True))
         figures.append(make_figure(f"{pair}-memory", title, memory_caption(trace), *specs))
+        peaks = peaks_of(view, pair, trace.seeds)
+        if is_worth_drawing(peaks):
+            title = f"What the {peak_title(peaks)} is made of, {label}"
+            specs = (peak_spec(peaks, has_hover=h) for h in (False, True))
+            caption = peak_caption(peaks, trace.seeds)
+            figures.append(make_figure(f"{pair}-peak", title, caption, *specs))
     return figures
 
 

@@ -10,9 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from harness.lenses import innermost_spans
+from harness.memory_tables import memory_table
 from harness.record import Generation
 from harness.report import memory_caption
-from harness.report_tables import memory_table
 from harness.samples import PhaseRow
 from harness.traces import ALTERNATING, SLICES, extremes, memory_trace
 from tests.study_factory import Plan, build_study
