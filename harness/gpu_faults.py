@@ -12,7 +12,6 @@ from collections.abc import Iterable
 import pandas as pd
 
 from harness import text
-from harness.energy import training_rows
 from harness.grade_bounds import (
     BEYOND_C,
     CAPPED_B,
@@ -39,7 +38,6 @@ from harness.lenses import (
     PROCESS,
     RESERVED,
     TRAINING,
-    training_spans,
 )
 from harness.samples import DeviceSummary
 
@@ -55,11 +53,9 @@ def foreign_faults(watch: Watch) -> list[Fault]:
                 "told apart, and the device above its idle baseline stands for the run.",
             )
         ]
-    rows = training_rows(watch.phases, watch.memory)
-    foreign = rows["foreign_bytes"].dropna() if "foreign_bytes" in rows else pd.Series(dtype=float)
-    if foreign.empty:
+    most, peak = _most_foreign(watch), watch.peak(DEVICE)
+    if most is None:
         return [Fault("B", "Other processes on the device: not measured.")]
-    most, peak = int(foreign.max()), watch.peak(DEVICE)
     if not most:
         return []
     said = f"Other processes held up to {text.memory(most)} on the device while it trained."
@@ -67,9 +63,16 @@ def foreign_faults(watch: Watch) -> list[Fault]:
     return [Fault("D" if is_large else "C", f"Contaminated. {said}" if is_large else said)]
 
 
+def _most_foreign(watch: Watch) -> int | None:
+    """Return the most that other processes held while training; None if that is not known."""
+    rows = watch.gpu_rows
+    foreign = rows["foreign_bytes"].dropna() if "foreign_bytes" in rows else pd.Series(dtype=float)
+    return None if foreign.empty else int(foreign.max())
+
+
 def throttle_faults(watch: Watch) -> list[Fault]:
     """Say for how much of training the GPU was slowed down, by heat or hardware, or capped in power."""
-    rows = training_rows(watch.phases, watch.memory)
+    rows = watch.gpu_rows
     masks = rows["throttle_reasons"].dropna() if "throttle_reasons" in rows else ()
     if not len(masks):
         return [Fault("B", "Throttling: not measured.")]
@@ -90,8 +93,8 @@ def throttle_faults(watch: Watch) -> list[Fault]:
 
 def clock_faults(watch: Watch) -> list[Fault]:
     """Say that the SM clock of the end of training is not that of its begin, the worst of several GPUs."""
-    spans = training_spans(watch.phases)
-    rows = training_rows(watch.phases, watch.memory)
+    spans = watch.spans
+    rows = watch.gpu_rows
     if not spans or "sm_clock_mhz" not in rows:
         return [Fault("B", "Drift of the clock: not measured.")]
     begin, end = spans[0][0], spans[-1][1]
@@ -116,7 +119,7 @@ def clock_faults(watch: Watch) -> list[Fault]:
 
 def device_faults(watch: Watch, lens: str) -> list[Fault]:
     """Say that a device was lost, or that its query counts the driver's own memory as used."""
-    spans = training_spans(watch.phases)
+    spans = watch.spans
     faults = []
     for device in _devices(watch):
         if device.lost_ns is not None:
@@ -181,6 +184,8 @@ def _short(seen: int, reserved: int, lens: str) -> list[Fault]:
 
 def _beyond(watch: Watch, seen: int, reserved: int, lens: str) -> list[Fault]:
     explained = CONTEXT_BYTES + watch.pool_bytes
+    if lens == ABOVE_IDLE:
+        explained += _most_foreign(watch) or 0
     if watch.processes > 1:
         explained += COMMUNICATION_BYTES
     beyond = seen - reserved - explained

@@ -9,11 +9,13 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import NamedTuple
 
 import pandas as pd
 
 from harness import text
+from harness.energy import training_rows
 from harness.grade_bounds import (
     FEWEST_SAMPLES_C,
     FEWEST_SAMPLES_D,
@@ -58,6 +60,16 @@ class Watch:
     processes: int = 1
     first_device: Mapping[str, ByPhase] = field(default_factory=dict)  # of several GPUs
 
+    @cached_property
+    def spans(self) -> list[tuple[int, int]]:
+        """The stretches of training, in ns."""
+        return training_spans(self.phases)
+
+    @cached_property
+    def gpu_rows(self) -> pd.DataFrame:
+        """The GPUs' samples in training."""
+        return training_rows(self.phases, self.memory)
+
     @property
     def has_gpu(self) -> bool:
         """Whether a GPU was read at all."""
@@ -95,7 +107,7 @@ def pace_faults(watch: Watch, lens: str) -> list[Fault]:
 
 
 def _gap_faults(watch: Watch, lens: str) -> list[Fault]:
-    spans = training_spans(watch.phases)
+    spans = watch.spans
     times = watch.series[lens].index if lens in watch.series else []
     inside = sum(label in TRAINING_PHASES for label in assign_phases(times, watch.phases))
     gap = watch.missed[lens].longest_gap_s if lens in watch.missed else None

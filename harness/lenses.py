@@ -11,7 +11,7 @@ from __future__ import annotations
 import heapq
 from collections.abc import Iterable, Sequence
 from itertools import pairwise
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -57,21 +57,22 @@ Times = npt.NDArray[np.int64]
 
 def lens_series(memory: pd.DataFrame, column: str) -> pd.Series[float]:
     """One lens as bytes over time (index: t_ns), GPUs summed per instant; empty if unmeasured."""
-    if memory.empty or column not in memory:
-        return pd.Series(dtype="float64")
-    present = memory[memory[column].notna()]
-    return present.groupby("t_ns")[column].sum().astype("float64").sort_index()
+    times, values, _ = _present(memory, column)
+    series = pd.Series(values, index=pd.Index(times, name="t_ns"), name=column, dtype="float64")
+    if len(times) > 1 and not (np.diff(times) > 0).all():
+        series = series.groupby(level=0).sum()
+    return series
 
 
 def device_series(memory: pd.DataFrame, column: str) -> dict[str, pd.Series[float]]:
     """One lens of each device that answered, in the order in which they first did."""
-    if memory.empty or column not in memory or "device" not in memory:
-        return {}
-    present = memory[memory[column].notna()]
-    return {
-        str(device): part.set_index("t_ns")[column].astype("float64").sort_index()
-        for device, part in present.groupby("device", sort=False)
-    }
+    times, values, devices = _present(memory, column)
+    found = {}
+    for device in dict.fromkeys(devices):
+        own = devices == device
+        index = pd.Index(times[own], name="t_ns")
+        found[str(device)] = pd.Series(values[own], index=index, name=column).sort_index()
+    return found
 
 
 def summed(series: Iterable[pd.Series[float]]) -> pd.Series[float]:
@@ -135,6 +136,18 @@ def training_before(times_ns: Iterable[int], spans: Sequence[tuple[int, int]]) -
     for begin, end in spans:
         passed += np.clip(times, begin, end) - begin
     return passed
+
+
+def _present(memory: pd.DataFrame, column: str) -> tuple[Times, npt.NDArray[np.float64], Any]:
+    """Return times, values and devices of the rows in which a column has a value."""
+    if memory.empty or column not in memory:
+        return np.empty(0, dtype="int64"), np.empty(0), np.empty(0, dtype=object)
+    is_there = memory[column].notna().to_numpy()
+    return (
+        memory["t_ns"].to_numpy(dtype="int64")[is_there],
+        memory[column].to_numpy(dtype="float64", na_value=np.nan)[is_there],
+        memory["device"].to_numpy(dtype=object)[is_there],
+    )
 
 
 def _labels(phases: Sequence[PhaseRow]) -> tuple[Times, list[str | None], list[str | None]]:

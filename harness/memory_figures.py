@@ -40,6 +40,7 @@ ROUNDING = 1e-9  # of a sum of weights
 
 Weights = npt.NDArray[np.float64]
 ByPhase = dict[str, "LensStatistics"]  # phase, or 'training', or 'run' → figures
+Series = dict[Lens, dict[str, "pd.Series[float]"]]  # lens → device → bytes over time
 Peaks = dict[str, dict[str, int | None]]
 
 
@@ -64,13 +65,14 @@ def memory_peaks(
         series = lens_series(memory, column)
         if series.empty:
             continue
+        if lens == RSS:
+            rss = series
         peaks[lens] = _peaks_by_phase(series, assign_phases(series.index, phases))
         baselines[lens] = int(series.iloc[0])
     load = next((p for p in phases if p.phase == "load"), None)
     if load is not None and RSS in peaks:
-        series = lens_series(memory, SAMPLED[RSS])
-        before = series[series.index <= load.begin_ns]
-        baselines[RSS] = int(before.iloc[-1] if len(before) else series.iloc[0])
+        before = rss[rss.index <= load.begin_ns]
+        baselines[RSS] = int(before.iloc[-1] if len(before) else rss.iloc[0])
     for lens in COUNTED:
         values = counted_peaks(phases, lens)
         if values:
@@ -104,49 +106,40 @@ def device_peaks(phases: Sequence[PhaseRow], memory: pd.DataFrame) -> dict[str, 
     return found if len(found) > 1 else {}
 
 
-def memory_statistics(
-    phases: Sequence[PhaseRow], memory: pd.DataFrame, devices: Sequence[DeviceSummary] = ()
-) -> dict[str, ByPhase]:
+def memory_statistics(phases: Sequence[PhaseRow], series: Series) -> dict[str, ByPhase]:
     """Return each lens's statistics by phase; several GPUs summed at each instant."""
-    found = {}
-    rss = lens_series(memory, SAMPLED[RSS])
-    if len(rss):
-        found[RSS] = statistics_by_phase(rss, phases)
-    for lens, by_device in gpu_series(memory, devices).items():
-        found[lens] = statistics_by_phase(summed(by_device.values()), phases)
+    found = {
+        lens: statistics_by_phase(summed(by_device.values()), phases)
+        for lens, by_device in series.items()
+    }
     for lens in COUNTED:
         counted = counted_peaks(phases, lens)
         if counted:
             found[lens] = {
                 phase: LensStatistics(peak_bytes=peak) for phase, peak in counted.items()
             }
-    return {lens: by_phase for lens, by_phase in found.items() if by_phase}
+    return {str(lens): by_phase for lens, by_phase in found.items() if by_phase}
 
 
 def statistics_by_device(
-    phases: Sequence[PhaseRow],
-    memory: pd.DataFrame,
-    devices: Sequence[DeviceSummary] = (),
-    order: Sequence[str] = (),
+    phases: Sequence[PhaseRow], series: Series, order: Sequence[str] = ()
 ) -> dict[str, dict[str, ByPhase]]:
     """Return the statistics of each GPU of a run that has several: device → lens → phase.
 
     order: devices that come first, as the run's processes use them.
     """
-    found: dict[str, dict[str, ByPhase]] = {}
-    for lens, by_device in gpu_series(memory, devices).items():
-        for device, series in by_device.items():
-            found.setdefault(device, {})[lens] = statistics_by_phase(series, phases)
-    if len(found) < 2:
+    if len(series.get(DEVICE, {})) < 2:
         return {}
+    found: dict[str, dict[str, ByPhase]] = {}
+    for lens in (DEVICE, ABOVE_IDLE, PROCESS):
+        for device, own in series.get(lens, {}).items():
+            found.setdefault(device, {})[lens] = statistics_by_phase(own, phases)
     first = [device for device in order if device in found]
     return {device: found[device] for device in dict.fromkeys((*first, *found))}
 
 
-def gpu_series(
-    memory: pd.DataFrame, devices: Sequence[DeviceSummary] = ()
-) -> dict[Lens, dict[str, pd.Series[float]]]:
-    """Return the sampled lenses of GPUs, device by device, 'above idle' among them.
+def sampled_series(memory: pd.DataFrame, devices: Sequence[DeviceSummary] = ()) -> Series:
+    """Return every sampled lens over time, device by device, 'above idle' among them.
 
     Idle is what the sampler noted for the device, else its first sample, which is taken before the
     worker has a context there.
@@ -157,7 +150,12 @@ def gpu_series(
     for device, series in held.items():
         noted = idle.get(device)
         above[device] = series - (series.iloc[0] if noted is None else noted)
-    found = {DEVICE: held, ABOVE_IDLE: above, PROCESS: device_series(memory, SAMPLED[PROCESS])}
+    found = {
+        RSS: device_series(memory, SAMPLED[RSS]),
+        DEVICE: held,
+        ABOVE_IDLE: above,
+        PROCESS: device_series(memory, SAMPLED[PROCESS]),
+    }
     return {lens: by_device for lens, by_device in found.items() if by_device}
 
 
@@ -221,13 +219,13 @@ def growth_of(
 
 
 def _peaks_by_phase(series: pd.Series[float], labels: list[str | None]) -> dict[str, int | None]:
-    frame = pd.DataFrame({"bytes": series.to_numpy(), "phase": labels})
-    by_phase: dict[str, int | None] = {
-        str(name): int(value) for name, value in frame.groupby("phase")["bytes"].max().items()
-    }
+    by_phase: dict[str, int | None] = {}
+    for label, value in zip(labels, series.to_numpy(), strict=True):
+        if label is not None:
+            by_phase[label] = max(by_phase.get(label) or 0, int(value))
     training = [v for p, v in by_phase.items() if p in TRAINING_PHASES and v is not None]
     return {
         **by_phase,
-        WHOLE_RUN: int(frame["bytes"].max()),
+        WHOLE_RUN: int(series.max()),
         TRAINING: max(training) if training else None,
     }

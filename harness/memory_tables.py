@@ -10,7 +10,16 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from harness import text
-from harness.lenses import ABOVE_IDLE, LENS_NAMES, PROCESS, RSS, TRAINING, WHOLE_RUN
+from harness.lenses import (
+    ABOVE_IDLE,
+    COUNTED,
+    DEVICE,
+    LENS_NAMES,
+    PROCESS,
+    RSS,
+    TRAINING,
+    WHOLE_RUN,
+)
 from harness.memory_figures import ByPhase, LensStatistics
 from harness.report_tables import (
     NOT_APPLICABLE,
@@ -62,7 +71,10 @@ def memory_table(view: StudyView) -> Table:
                 NOT_APPLICABLE if name in skip else text.memory(peak)
                 for name, peak in zip(columns, peaks, strict=True)
             ]
-            rows.append((pair, arm, lens_name, text.memory(before), *shown))
+            several = max(len(s.device_statistics) for s in ok)
+            summed = f", sum of {several} GPUs" if several and lens in (DEVICE, PROCESS) else ""
+            rows.append((pair, arm, lens_name + summed, text.memory(before), *shown))
+        rows += _above_idle_row(view, pair, arm, phases)
         rows += _pool_row(view, pair, arm, phases)
     names = ("Pair", "Arm", "Lens", "Before loading", *phases, "All training phases", "Whole run")
     return make_table(
@@ -71,6 +83,29 @@ def memory_table(view: StudyView) -> Table:
         rows,
         numeric=set(range(3, len(names))),
     )
+
+
+def _above_idle_row(
+    view: StudyView, pair: str, arm: str, phases: Sequence[str]
+) -> list[tuple[str, ...]]:
+    """Give what stands for the runs where NVML's process ids are foreign; nothing elsewhere."""
+    ok = [r for r in runs_of(view, pair, arm) if is_ok(r) and _has_foreign_pids(r)]
+    found = [
+        r.summary.memory_statistics[ABOVE_IDLE]
+        for r in ok
+        if r.summary and ABOVE_IDLE in r.summary.memory_statistics
+    ]
+    if not found:
+        return []
+    skip = () if view.matrix.pairs[pair].task == "grpo" else GRPO_PHASES
+    shown = [
+        NOT_APPLICABLE
+        if name in skip
+        else text.memory(mean(_value(by_phase.get(name), "peak") for by_phase in found))
+        for name in (*phases, TRAINING, WHOLE_RUN)
+    ]
+    name = f"{LENS_NAMES[ABOVE_IDLE]} ({STANDS_FOR})"
+    return [(pair, arm, name, NOT_APPLICABLE, *shown)]
 
 
 def _pool_row(view: StudyView, pair: str, arm: str, phases: Sequence[str]) -> list[tuple[str, ...]]:
@@ -129,7 +164,7 @@ def _arm_rows(arm: str, runs: Sequence[RunView], phases: Sequence[str]) -> list[
             each = [list(s.device_statistics.values())[place:] for s in ok]
             own = [by_lens[0][lens] for by_lens in each if by_lens and lens in by_lens[0]]
             rows += _statistic_rows(arm, f"{title}, GPU {place + 1}", own, phases, skip)
-        is_sum = several and lens not in (RSS, "torch-reserved", "torch-allocated")
+        is_sum = several and lens in (DEVICE, ABOVE_IDLE, PROCESS)
         rows += _statistic_rows(arm, f"{title}, sum" if is_sum else title, found, phases, skip)
     return rows
 
@@ -169,17 +204,20 @@ def same_pair_table(view: StudyView) -> Table:
         if arm == baseline:
             continue
         ours, theirs = (_by_seed(view, pair, name) for name in (arm, baseline))
+        found: dict[str, tuple[str, ...]] = {}
         for lens, name in LENS_NAMES.items():
             ratios = [_ratio(ours, theirs, lens, statistic) for statistic in STATISTICS]
             if all(ratio is None for ratio in ratios):
                 continue
-            is_counted = lens not in (RSS, ABOVE_IDLE, PROCESS, "nvml-device")
-            shown = [
-                NOT_APPLICABLE if is_counted and ratio is None else text.percent(ratio)
+            shown = tuple(
+                NOT_APPLICABLE if lens in COUNTED and ratio is None else text.percent(ratio)
                 for ratio in ratios
-            ]
-            title = f"growth of {name}" if lens == RSS else name
-            rows.append((pair, arm, baseline, title, *shown))
+            )
+            found[f"growth of {name}" if lens == RSS else name] = shown
+        # On a GPU that held nothing before the run, above idle is the same figure again.
+        if found.get(LENS_NAMES[ABOVE_IDLE]) == found.get(LENS_NAMES[DEVICE]):
+            found.pop(LENS_NAMES[ABOVE_IDLE], None)
+        rows += [(pair, arm, baseline, title, *shown) for title, shown in found.items()]
     columns = ("Pair", "Arm", "Baseline", "Lens", "Peak", "99th percentile", "Time-weighted mean")
     return make_table(
         "The same pair, by lens and statistic: memory in training, arm over baseline",

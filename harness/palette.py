@@ -24,6 +24,7 @@ PHASE_COLORS = {
 # Of what a peak is made of: memory that a method chooses in strong colours, the rest in quiet ones.
 PART_COLORS = {
     "held before the run": "#c9ccd1",
+    "other processes": "#cf8f83",
     "context and libraries": "#a9b0b8",
     "weights": "#7fa8c9",
     "reference model": "#a9c4dc",

@@ -175,6 +175,8 @@ def curves_caption(curves: Curves) -> str:
 def memory_caption(trace: MemoryTrace) -> str:
     """Name lens, statistic and seeds of a memory figure."""
     what = f"{memory_title(trace)}: highest sample in each slice of time, shaded down to the lowest"
+    if trace.devices > 1:
+        what += f"; the sum of {trace.devices} GPUs at each instant"
     if trace.is_growth:
         what += "; zero is the worker's reading when the model was about to be loaded"
     seeds = {seed for _, seed in trace.seeds}

@@ -26,20 +26,18 @@ from harness.lenses import (
     DEVICE,
     LENS_NAMES,
     PROCESS,
-    RSS,
     SAMPLED,
     WHOLE_RUN,
     Lens,
-    lens_series,
     summed,
 )
 from harness.memory_figures import (
     LensStatistics,
     device_peaks,
-    gpu_series,
     growth_of,
     memory_peaks,
     memory_statistics,
+    sampled_series,
     statistics_by_device,
 )
 from harness.missed_peak import MissedPeak, missed_peak
@@ -210,19 +208,17 @@ def _measured(
     sampler, result = record.sampler, record.result
     devices = sampler.devices if sampler else ()
     order = (result.device or "").split(",") if result else []
-    statistics = memory_statistics(phases, memory, devices)
-    by_device = statistics_by_device(phases, memory, devices, order)
-    series = {lens: summed(each.values()) for lens, each in gpu_series(memory, devices).items()}
-    rss = lens_series(memory, SAMPLED[RSS])
-    if len(rss):
-        series[RSS] = rss
+    each = sampled_series(memory, devices)
+    statistics = memory_statistics(phases, each)
+    by_device = statistics_by_device(phases, each, order)
+    series = {lens: summed(of.values()) for lens, of in each.items()}
     generation = result.generation if result else None
     sleeps = bool(generation and generation.sleeps)
     # torch counts in one process, on one GPU: of several GPUs' sum it says nothing.
     counted = () if sleeps or by_device else (DEVICE, ABOVE_IDLE, PROCESS)
     missed = {
-        lens: missed_peak(each, statistics.get(lens, {}), phases, is_counted=lens in counted)
-        for lens, each in series.items()
+        lens: missed_peak(read, statistics.get(lens, {}), phases, is_counted=lens in counted)
+        for lens, read in series.items()
     }
     watch = Watch(
         counted_steps=counted_steps,

@@ -17,6 +17,7 @@ from harness.lenses import (
     TRAINING_PHASES,
     Lens,
     assign_phases,
+    device_series,
     innermost_spans,
     lens_series,
 )
@@ -91,6 +92,7 @@ class MemoryTrace:
     peaks: tuple[MemoryPeak, ...]
     spans: tuple[PhaseSpan, ...]
     pools: tuple[MemoryPool, ...] = ()
+    devices: int = 1  # GPUs that the lens adds up
 
 
 def memory_trace(view: StudyView, pair: str) -> MemoryTrace | None:
@@ -119,6 +121,7 @@ def memory_trace(view: StudyView, pair: str) -> MemoryTrace | None:
         slices=tuple(slices),
         peaks=tuple(peaks),
         spans=tuple(spans),
+        devices=max(len(device_series(r.memory, SAMPLED[lens])) for r in chosen.values()),
         pools=tuple(p for arm, run in chosen.items() for p in _pool_of(arm, run, spans)),
     )
 

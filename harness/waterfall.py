@@ -40,8 +40,8 @@ STATES = {"adamw_torch": 2, "adamw_torch_fused": 2, "adamw_hf": 2, "adagrad": 1,
 SHARDED = ("fsdp2", "zero3")
 REST = "activations and everything else in use"
 PARTS = (
-    "held before the run", "context and libraries", "weights", "reference model", "optimizer state",
-    "gradients", "vLLM pool", "fragmentation", REST,
+    "held before the run", "other processes", "context and libraries", "weights", "reference model",
+    "optimizer state", "gradients", "vLLM pool", "fragmentation", REST,
 )  # fmt: skip
 
 
@@ -163,13 +163,13 @@ def _read_off(run: RunView, result: Result, total: int) -> dict[str, int]:
     summary = run.summary
     if summary is None:
         return {}
-    idle, phase = _idle_and_phase(run)
-    read = {"held before the run": idle}
+    idle, others, phase = _at_peak(run)
+    read = {"held before the run": idle, "other processes": others}
     pool = _pool_bytes(result.generation, phase)
     reserved = summary.peak_bytes.get(RESERVED, {}).get(TRAINING)
     allocated = summary.peak_bytes.get(ALLOCATED, {}).get(TRAINING)
     if reserved and not (result.generation and result.generation.sleeps):
-        beside = max(0, total - idle - reserved)
+        beside = max(0, total - idle - others - reserved)
         # An engine in a process of its own is no part of what torch counts here.
         read["context and libraries"] = beside - pool if beside >= pool else beside
         if allocated is not None:
@@ -178,8 +178,8 @@ def _read_off(run: RunView, result: Result, total: int) -> dict[str, int]:
     return {name: max(0, size) for name, size in read.items()}
 
 
-def _idle_and_phase(run: RunView) -> tuple[int, str | None]:
-    """Return what the GPU held before the run, and the phase in which it held most."""
+def _at_peak(run: RunView) -> tuple[int, int, str | None]:
+    """Return what the GPU held before the run, and of others and in which phase at its peak."""
     held = device_series(run.memory, SAMPLED[DEVICE])
     device, _ = _gpu_peak(run)
     name = device or next(iter(held), None)
@@ -188,13 +188,19 @@ def _idle_and_phase(run: RunView) -> tuple[int, str | None]:
     noted = {d.uuid: d.idle_bytes for d in (sampler.devices if sampler else ())}
     idle = noted.get(str(name))
     if series is None:
-        return idle or 0, None
+        return idle or 0, 0, None
     if idle is None:
         idle = int(series.iloc[0])
     labels = assign_phases(series.index, run.phases)
     training = series[[label in TRAINING_PHASES for label in labels]]
-    at = int(training.index[int(training.to_numpy().argmax())]) if len(training) else 0
-    return idle, assign_phases([at], run.phases)[0]
+    if training.empty:
+        return idle, 0, None
+    at = int(training.index[int(training.to_numpy().argmax())])
+    foreign = device_series(run.memory, "foreign_bytes").get(str(name))
+    known = foreign[foreign.index <= at] if foreign is not None else None
+    # What was there before the run, and still is, is in the idle baseline already.
+    others = max(0, int(known.iloc[-1]) - idle) if known is not None and len(known) else 0
+    return idle, others, assign_phases([at], run.phases)[0]
 
 
 def _pool_bytes(generation: Generation | None, phase: str | None) -> int:

@@ -9,8 +9,8 @@ import pytest
 
 from harness.grade import grade_run
 from harness.grade_faults import Watch
-from harness.lenses import RSS, SAMPLED, lens_series, summed
-from harness.memory_figures import gpu_series, memory_statistics, statistics_by_device
+from harness.lenses import RSS, summed
+from harness.memory_figures import memory_statistics, sampled_series, statistics_by_device
 from harness.missed_peak import missed_peak
 from harness.samples import DeviceSummary, SamplerSummary
 from tests.timelines import gpu, samples, span
@@ -42,14 +42,13 @@ def watch(memory=None, sampler=SAMPLER, phases=PHASES, is_counted=True, **more):
     if memory is None:
         memory = gpu(SECONDS, nvml_device_bytes=HELD, **GOOD)
     devices = sampler.devices if sampler else ()
-    statistics = memory_statistics(phases, memory, devices)
-    by_device = statistics_by_device(phases, memory, devices)
-    series = {lens: summed(each.values()) for lens, each in gpu_series(memory, devices).items()}
-    rss = lens_series(memory, SAMPLED[RSS])
-    series |= {RSS: rss} if len(rss) else {}
+    each = sampled_series(memory, devices)
+    statistics = memory_statistics(phases, each)
+    by_device = statistics_by_device(phases, each)
+    series = {lens: summed(of.values()) for lens, of in each.items()}
     missed = {
-        lens: missed_peak(each, statistics[lens], phases, is_counted=is_counted and lens != RSS)
-        for lens, each in series.items()
+        lens: missed_peak(read, statistics[lens], phases, is_counted=is_counted and lens != RSS)
+        for lens, read in series.items()
     }
     found = Watch(
         counted_steps=100,

@@ -13,6 +13,7 @@ from harness.memory_figures import (
     growth_of,
     memory_peaks,
     memory_statistics,
+    sampled_series,
     statistics_by_device,
     statistics_of,
     time_weights,
@@ -88,7 +89,7 @@ def test_peak_p99_and_mean_of_a_timeline_with_a_gap():
     Weights 0.5, 1, 5.5, 5: mean (5 + 20 + 495 + 150) / 12.
     """
     memory = samples([(t, "host", b, None) for t, b in ((0, 10), (1, 20), (2, 90), (12, 30))])
-    found = memory_statistics([span("train", 0, 12)], memory)["rss"]["training"]
+    found = memory_statistics([span("train", 0, 12)], sampled_series(memory))["rss"]["training"]
     assert (found.peak_bytes, found.p99_bytes) == (90, 90)
     assert found.mean_bytes == round(670 / 12)
 
@@ -128,7 +129,7 @@ def test_every_phase_has_figures_of_its_own():
         [(t, "host", b, None) for t, b in ((1, 5), (3, 50), (5, 30), (7, 20), (9, 80))]
     )
     phases = [span("load", 0, 2), span("train", 2, 8), span("generate", 4, 6), span("save", 8, 10)]
-    found = memory_statistics(phases, memory)["rss"]
+    found = memory_statistics(phases, sampled_series(memory))["rss"]
     peaks = {phase: figures.peak_bytes for phase, figures in found.items()}
     assert peaks == {
         "load": 5, "train": 50, "generate": 30, "save": 80, "training": 50, "run": 80,
@@ -141,7 +142,7 @@ def test_above_idle_starts_from_what_the_sampler_noted_else_from_the_first_sampl
     phases = [span("train", 1, 5)]
     noted = (DeviceSummary(uuid="GPU-a", idle_bytes=60),)
     for devices, peak in (((), 300), (noted, 340)):
-        found = memory_statistics(phases, memory, devices)["nvml-above-idle"]
+        found = memory_statistics(phases, sampled_series(memory, devices))["nvml-above-idle"]
         assert found["training"].peak_bytes == peak
 
 
@@ -155,13 +156,13 @@ def test_several_gpus_are_shown_each_and_summed():
     )
     devices = (DeviceSummary(uuid="GPU-a", idle_bytes=1), DeviceSummary(uuid="GPU-b", idle_bytes=2))
     phases = [span("train", 1, 4)]
-    whole = memory_statistics(phases, memory, devices)
+    whole = memory_statistics(phases, sampled_series(memory, devices))
     assert whole["nvml-device"]["training"].peak_bytes == 13
     assert whole["nvml-above-idle"]["training"].peak_bytes == 10
-    each = statistics_by_device(phases, memory, devices, order=("GPU-b", "GPU-a"))
+    each = statistics_by_device(phases, sampled_series(memory, devices), order=("GPU-b", "GPU-a"))
     assert list(each) == ["GPU-b", "GPU-a"]
     assert each["GPU-b"]["nvml-above-idle"]["training"].peak_bytes == 6
-    assert statistics_by_device(phases, gpu([2], nvml_device_bytes=1), devices) == {}
+    assert statistics_by_device(phases, sampled_series(gpu([2], nvml_device_bytes=1))) == {}
 
 
 def test_a_gpu_that_falls_silent_lowers_no_mean():
@@ -171,13 +172,15 @@ def test_a_gpu_that_falls_silent_lowers_no_mean():
             gpu([1], "GPU-b", nvml_device_bytes=[20]),
         ]
     )
-    found = memory_statistics([span("train", 0, 4)], memory)["nvml-device"]["training"]
+    found = memory_statistics([span("train", 0, 4)], sampled_series(memory))["nvml-device"][
+        "training"
+    ]
     assert (found.peak_bytes, found.mean_bytes) == (30, 30)
 
 
 def test_torch_counts_peaks_alone():
     phases = [span("train", 1, 2, torch_reserved_peak_bytes=9, torch_allocated_peak_bytes=7)]
-    found = memory_statistics(phases, EMPTY)["torch-reserved"]["training"]
+    found = memory_statistics(phases, sampled_series(EMPTY))["torch-reserved"]["training"]
     assert (found.peak_bytes, found.p99_bytes, found.mean_bytes) == (9, None, None)
 
 
@@ -189,7 +192,10 @@ def test_rss_counts_above_the_worker_before_loading_and_a_gpu_as_it_is():
         ]
     )
     phases = [span("load", 1, 1.5), span("train", 1.5, 3)]
-    statistics, (_, before) = memory_statistics(phases, memory), memory_peaks(phases, memory)
+    statistics, (_, before) = (
+        memory_statistics(phases, sampled_series(memory)),
+        memory_peaks(phases, memory),
+    )
     assert growth_of(statistics, before, "rss", "peak") == 60
     assert growth_of(statistics, before, "nvml-device", "mean") == 70
     assert growth_of(statistics, before, "nvml-process", "mean") is None

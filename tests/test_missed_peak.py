@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import pytest
 
-from harness.memory_figures import gpu_series, statistics_by_phase
+from harness.memory_figures import sampled_series, statistics_by_phase
 from harness.missed_peak import longest_training_gap, missed_peak
 from tests.timelines import S, gpu, span
 
 
 def bound(seconds, held, phases, is_counted=True):
     """The bound of the device lens of one GPU."""
-    series = gpu_series(gpu(seconds, nvml_device_bytes=held))["nvml-device"]["GPU-a"]
+    series = sampled_series(gpu(seconds, nvml_device_bytes=held))["nvml-device"]["GPU-a"]
     return missed_peak(series, statistics_by_phase(series, phases), phases, is_counted=is_counted)
 
 
