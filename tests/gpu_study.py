@@ -17,7 +17,7 @@ from harness.record import Distributed, Generation, ParameterCounts, Result
 from harness.samples import MEMORY_COLUMNS, DeviceSummary, PhaseRow, SamplerSummary
 from harness.summary import summarise
 from harness.view import RunView, StudyView
-from tests.study_factory import Plan, build_study
+from tests.study_factory import Plan, build_matrix, build_study
 from tests.study_parts import SECOND, START_NS
 
 GIB, MIB = 2**30, 2**20
@@ -30,6 +30,7 @@ RESERVED = {
     "lora": {"load": 4.7, "build": 4.8, "evaluate": 9, "generate": 5.4, "train": 8.2, "save": 5},
 }
 HZ = 20.0
+TASKS = ("sft", "grpo")
 
 
 @dataclass(frozen=True)
@@ -44,10 +45,14 @@ class Hardware:
     throttled: tuple[str, ...] = ()  # cells that heat slowed down
 
 
-def build_gpu_study(hardware: Hardware | None = None, plan: Plan | None = None) -> StudyView:
-    """Build a study of GPU runs, as the store would read it back."""
-    machine = hardware or Hardware()
-    study = build_study(plan or Plan(arms=3))
+def build_gpu_study(
+    hardware: Hardware | None = None, plan: Plan | None = None, tasks: Sequence[str] = TASKS
+) -> StudyView:
+    """Build a study of GPU runs, as the store would read it back; of some tasks, quicker."""
+    machine, asked = hardware or Hardware(), plan or Plan(arms=3)
+    matrix = build_matrix(asked)
+    pairs = {name: pair for name, pair in matrix.pairs.items() if pair.task in tasks}
+    study = build_study(asked, matrix.model_copy(update={"pairs": pairs}))
     return replace(study, runs=tuple(_on_gpus(machine, run) for run in study.runs))
 
 

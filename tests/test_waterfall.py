@@ -16,6 +16,7 @@ from tests.study_factory import Plan, build_study
 
 FEW = Plan(arms=2, seeds=(0,))
 STUDY = build_gpu_study(plan=FEW)
+SFT = ("sft",)
 
 
 def run_of(study, cell):
@@ -101,7 +102,7 @@ def test_grpo_with_a_penalty_keeps_a_second_model_and_an_adapter_none():
 )
 def test_a_pool_is_a_part_where_the_worker_holds_it_at_the_peak(sleeps, mode, is_shown):
     """Full fine-tuning peaks in a step, where an engine that sleeps has given its pool back."""
-    study = build_gpu_study(Hardware(pool_bytes=2 * GIB), FEW)
+    study = build_gpu_study(Hardware(pool_bytes=2 * GIB), FEW, ("grpo",))
     made = Generation(engine="vllm", mode=mode, pool_bytes=2 * GIB, sleeps=sleeps)
     parts, _ = parts_of(changed(run_of(study, "grpo-micro.full.s0"), generation=made))
     assert parts.get("vLLM pool") == (2 * GIB if is_shown else None)
@@ -120,7 +121,7 @@ def test_an_engine_in_a_process_of_its_own_stands_beside_torch():
 
 
 def test_what_others_hold_is_no_context():
-    study = build_gpu_study(Hardware(contaminated=("sft-micro.full.s0",)), FEW)
+    study = build_gpu_study(Hardware(contaminated=("sft-micro.full.s0",)), FEW, SFT)
     run = run_of(study, "sft-micro.full.s0")
     parts, _ = parts_of(run)
     assert parts["other processes"] == 3 * GIB
@@ -128,7 +129,7 @@ def test_what_others_hold_is_no_context():
 
 
 def test_of_several_gpus_the_first_is_shown_and_shards_are_counted_once():
-    study = build_gpu_study(Hardware(gpus=2), FEW)
+    study = build_gpu_study(Hardware(gpus=2), FEW, SFT)
     run = run_of(study, "sft-micro.full.s0")
     copied, found = parts_of(run)
     assert (found.device, copied["weights"]) == ("GPU-aaaaaaaa", 4 * WEIGHTS)

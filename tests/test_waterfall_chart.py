@@ -58,7 +58,7 @@ def test_every_part_has_a_colour_of_its_own():
     ("gpus", "where"), [(1, "Peak NVML device memory in training"), (2, "GPU")]
 )
 def test_the_caption_names_lens_seed_and_what_was_counted(gpus, where):
-    study = build_gpu_study(Hardware(gpus=gpus), Plan(arms=2, seeds=(7,)))
+    study = build_gpu_study(Hardware(gpus=gpus), Plan(arms=2, seeds=(7,)), ("sft",))
     seeds = (("full", 7), ("lora-r32", 7))
     shown = peaks_of(study, "sft-micro", seeds)
     said = peak_caption(shown, seeds)
