@@ -247,6 +247,11 @@ def _ratio(
     return estimate.mean if estimate else None
 
 
+def _size(size: int) -> str:
+    """Write the bytes of a part; a small one is still there."""
+    return text.memory(size) if size >= 2**20 else "below 1 MiB"
+
+
 def parts_tables(view: StudyView) -> tuple[Table, ...]:
     """Take the peak of every run that ended ok apart, part by part; nothing if none was read."""
     found = [
@@ -263,7 +268,7 @@ def parts_tables(view: StudyView) -> tuple[Table, ...]:
                 cell(run),
                 of + (", GPU 1" if waterfall.device else ""),
                 text.memory(waterfall.total_bytes),
-                *(text.memory(sizes[n]) if n in sizes else NOT_APPLICABLE for n in present),
+                *(_size(sizes[n]) if n in sizes else NOT_APPLICABLE for n in present),
                 " ".join(waterfall.notes),
             )
         )

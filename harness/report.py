@@ -70,10 +70,12 @@ def render_report(view: StudyView, *, generated_utc: str) -> ReportFiles:
     }
     with unchecked():
         figures = [f for pair, both in traced.items() for f in _figures(view, pair, *both)]
+        peaks = [f for pair, (_, trace) in traced.items() for f in _peak_figures(view, pair, trace)]
         sections = finding_sections(view)
     data, runs = data_json(view, traced, generated_utc), runs_csv(view)
-    values = {**_values(view, generated_utc), "figures": figures, "sections": sections}
-    drawn = [*figures, *(figure for section in sections for figure in section.figures)]
+    shown = {"figures": figures, "peaks": peaks, "sections": sections}
+    values = {**_values(view, generated_utc), **shown}
+    drawn = [*figures, *peaks, *(figure for section in sections for figure in section.figures)]
     files = {
         "index.html": _page(values, drawn, data, runs),
         "report.md": _markdown("report.md.j2", values),
@@ -137,9 +139,7 @@ def _values(view: StudyView, generated_utc: str) -> dict[str, Any]:
 
 def _figures(view: StudyView, pair: str, curves: Curves, trace: MemoryTrace | None) -> list[Figure]:
     arms = [arm for name, arm in arms_of(view) if name == pair]
-    label = pair_label(view, pair)
-    if sum(pair_label(view, name) == label for name in view.matrix.pairs) > 1:
-        label += f" · {pair}"
+    label = _figure_label(view, pair)
     figures = []
     if curves.line or curves.held_out:
         title = f"{curves.measure[0].upper()}{curves.measure[1:]}, {label}"
@@ -149,13 +149,25 @@ def _figures(view: StudyView, pair: str, curves: Curves, trace: MemoryTrace | No
         title = f"Memory over time, {label}"
         specs = (memory_spec(trace, arms, has_hover=h) for h in (False, True))
         figures.append(make_figure(f"{pair}-memory", title, memory_caption(trace), *specs))
-        peaks = peaks_of(view, pair, trace.seeds)
-        if is_worth_drawing(peaks):
-            title = f"What the {peak_title(peaks)} is made of, {label}"
-            specs = (peak_spec(peaks, has_hover=h) for h in (False, True))
-            caption = peak_caption(peaks, trace.seeds)
-            figures.append(make_figure(f"{pair}-peak", title, caption, *specs))
     return figures
+
+
+def _peak_figures(view: StudyView, pair: str, trace: MemoryTrace | None) -> list[Figure]:
+    """Draw what the peaks of the memory figure are made of, where that is known."""
+    peaks = peaks_of(view, pair, trace.seeds) if trace else {}
+    if trace is None or not is_worth_drawing(peaks):
+        return []
+    title = f"What the {peak_title(peaks)} is made of, {_figure_label(view, pair)}"
+    specs = (peak_spec(peaks, has_hover=h) for h in (False, True))
+    return [make_figure(f"{pair}-peak", title, peak_caption(peaks, trace.seeds), *specs)]
+
+
+def _figure_label(view: StudyView, pair: str) -> str:
+    """Name a pair in a figure's title, apart from pairs of the same model and data."""
+    label = pair_label(view, pair)
+    if sum(pair_label(view, name) == label for name in view.matrix.pairs) > 1:
+        label += f" · {pair}"
+    return label
 
 
 def curves_caption(curves: Curves) -> str:
