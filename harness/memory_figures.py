@@ -68,7 +68,8 @@ def memory_peaks(
         if lens == RSS:
             rss = series
         peaks[lens] = _peaks_by_phase(series, assign_phases(series.index, phases))
-        baselines[lens] = int(series.iloc[0])
+        # A process is first read once it has a context: before that it held nothing.
+        baselines[lens] = 0 if lens == PROCESS else int(series.iloc[0])
     load = next((p for p in phases if p.phase == "load"), None)
     if load is not None and RSS in peaks:
         before = rss[rss.index <= load.begin_ns]

@@ -3,7 +3,7 @@
 Each subject has a module: memory by lens and phase (`memory_figures`), what a sampler can have missed
 (`missed_peak`), energy and load (`energy`), how far to trust them (`grade`). The growth of a lens is
 its peak minus its baseline: for `rss` the worker's own reading when the model was about to be loaded
-(libraries imported), for `nvml-device` the first sample.
+(libraries imported), for `nvml-device` the first sample; a process held nothing on a GPU before.
 
 What this leaves out: comparing arms (`claims`).
 """
