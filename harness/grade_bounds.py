@@ -47,8 +47,8 @@ DRIFT_B, DRIFT_C = 0.05, 0.15
 FOREIGN_D = 0.01
 
 # --- Disagreement of NVML with torch. A CUDA context took 0.51 GiB and workspaces of libraries 0.24 more
-# on an H100 (docs/gpu.md), and the rate card assumes 1.5; twice to three times what was measured is left
-# to other drivers and cards. Communication between processes (NCCL) keeps buffers of its own.
+# on an H100 (docs/gpu.md): 0.75 above torch's reservation in each of six runs. The rate card assumes 1.5;
+# what is left is for other drivers and cards. Processes that communicate (NCCL) keep buffers of their own.
 CONTEXT_BYTES = 2 * 2**30
 COMMUNICATION_BYTES = 2**30
 BEYOND_C = 0.25  # share of NVML's figure that nothing explains

@@ -108,7 +108,7 @@ def pace_faults(watch: Watch, lens: str) -> list[Fault]:
 
 def _gap_faults(watch: Watch, lens: str) -> list[Fault]:
     spans = watch.spans
-    times = watch.series[lens].index if lens in watch.series else []
+    times = watch.series[lens].index.tolist() if lens in watch.series else []
     inside = sum(label in TRAINING_PHASES for label in assign_phases(times, watch.phases))
     gap = watch.missed[lens].longest_gap_s if lens in watch.missed else None
     if inside < FEWEST_SAMPLES_D or not spans or gap is None:

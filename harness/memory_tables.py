@@ -235,15 +235,15 @@ def _ratio(
     ours: dict[int, RunSummary], theirs: dict[int, RunSummary], lens: str, statistic: str
 ) -> float | None:
     """Return a geometric mean over the seeds in which both arms have the figure."""
-    values = [
+    arm, baseline = (
         {
             seed: float(value)
             for seed, run in runs.items()
             if (value := run.in_training(lens, statistic)) is not None
         }
         for runs in (ours, theirs)
-    ]
-    estimate = paired_ratio(*values)
+    )
+    estimate = paired_ratio(arm, baseline)
     return estimate.mean if estimate else None
 
 

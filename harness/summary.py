@@ -161,6 +161,7 @@ def summarise(
     counted = [s for s in steps if s.step > warmup_steps]
     peaks, baselines = memory_peaks(phases, memory)
     energy = training_energy(phases, memory)
+    load: dict[str, Any] = {**gpu_load(phases, memory)}
     result = record.result
     points = result.evaluations if result else ()
     judged = [p for p in points if p.split == spec.judged_split]
@@ -192,7 +193,7 @@ def summarise(
         energy_source=energy.source if energy else None,
         energy_coverage=energy.coverage if energy else None,
         joules_per_token=joules_per_token(energy, [s.tokens for s in steps]),
-        **gpu_load(phases, memory),
+        **load,
         **_measured(record, phases, memory, len(counted), step_s),
     )
 
@@ -211,7 +212,7 @@ def _measured(
     each = sampled_series(memory, devices)
     statistics = memory_statistics(phases, each)
     by_device = statistics_by_device(phases, each, order)
-    series = {lens: summed(of.values()) for lens, of in each.items()}
+    series = {str(lens): summed(of.values()) for lens, of in each.items()}
     generation = result.generation if result else None
     sleeps = bool(generation and generation.sleeps)
     # torch counts in one process, on one GPU: of several GPUs' sum it says nothing.

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
+from pathlib import Path
 
 import pandas as pd
 import pytest
@@ -15,6 +17,7 @@ from harness.missed_peak import missed_peak
 from harness.samples import DeviceSummary, SamplerSummary
 from tests.timelines import gpu, samples, span
 
+DATA = Path(__file__).parent / "data" / "gpu"
 GIB, MIB = 2**30, 2**20
 PHASES = (
     span("load", 0, 2, torch_reserved_peak_bytes=4 * GIB),
@@ -235,6 +238,22 @@ def test_nvml_is_held_against_torchs_reservation(reserved, grade, said):
     got = graded("nvml-above-idle", memory=memory, phases=phases)
     assert got[0] == grade
     assert said in got[1]
+
+
+def test_real_runs_of_an_h100_contradict_nothing():
+    """tests/data/gpu: what NVML read while steps ran, and what torch said it had reserved."""
+    recorded = json.loads((DATA / "h100-80gb.json").read_text())["runs"]
+    pairs = [
+        (run["peak_bytes_in_steps"]["nvml-device"], reserved)
+        for run in recorded
+        if (reserved := run["peak_bytes"].get("torch-reserved", {}).get("train"))
+    ]
+    assert len(pairs) == 6
+    for device, reserved in pairs:
+        phases = (span("train", 2, 12, torch_reserved_peak_bytes=reserved),)
+        memory = gpu(SECONDS, nvml_device_bytes=device, **GOOD)
+        assert graded("nvml-device", memory=memory, phases=phases) == ("A", "")
+        assert 0.7 * GIB < device - reserved < 0.8 * GIB
 
 
 def test_a_pool_and_communication_explain_what_stands_above_torch():
