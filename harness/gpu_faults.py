@@ -42,8 +42,11 @@ from harness.lenses import (
 from harness.samples import DeviceSummary
 
 
-def foreign_faults(watch: Watch) -> list[Fault]:
-    """Say whether other processes held memory on the device while it trained."""
+def foreign_faults(watch: Watch, lens: str = DEVICE) -> list[Fault]:
+    """Say whether other processes held memory on the device while it trained.
+
+    Above idle, what they held before the run already is no part of the figure.
+    """
     devices = _devices(watch)
     if any(device.has_trusted_pids is False for device in devices):
         return [
@@ -53,7 +56,7 @@ def foreign_faults(watch: Watch) -> list[Fault]:
                 "told apart, and the device above its idle baseline stands for the run.",
             )
         ]
-    most, peak = _most_foreign(watch), watch.peak(DEVICE)
+    most, peak = _most_foreign(watch, lens), watch.peak(DEVICE)
     if most is None:
         return [Fault("B", "Other processes on the device: not measured.")]
     if not most:
@@ -63,11 +66,14 @@ def foreign_faults(watch: Watch) -> list[Fault]:
     return [Fault("D" if is_large else "C", f"Contaminated. {said}" if is_large else said)]
 
 
-def _most_foreign(watch: Watch) -> int | None:
-    """Return the most that other processes held while training; None if that is not known."""
+def _most_foreign(watch: Watch, lens: str) -> int | None:
+    """Return the most that others added to a lens while training; None if that is not known."""
     rows = watch.gpu_rows
     foreign = rows["foreign_bytes"].dropna() if "foreign_bytes" in rows else pd.Series(dtype=float)
-    return None if foreign.empty else int(foreign.max())
+    if foreign.empty:
+        return None
+    before = sum(d.idle_bytes or 0 for d in _devices(watch)) if lens == ABOVE_IDLE else 0
+    return max(0, int(foreign.max()) - before)
 
 
 def throttle_faults(watch: Watch) -> list[Fault]:
@@ -185,7 +191,7 @@ def _short(seen: int, reserved: int, lens: str) -> list[Fault]:
 def _beyond(watch: Watch, seen: int, reserved: int, lens: str) -> list[Fault]:
     explained = CONTEXT_BYTES + watch.pool_bytes
     if lens == ABOVE_IDLE:
-        explained += _most_foreign(watch) or 0
+        explained += _most_foreign(watch, lens) or 0
     if watch.processes > 1:
         explained += COMMUNICATION_BYTES
     beyond = seen - reserved - explained

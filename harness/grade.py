@@ -63,7 +63,7 @@ def _lens_faults(watch: Watch, lens: str) -> list[Fault]:
     if lens in GPU_LENSES:
         faults += [*device_faults(watch, lens), *disagreement(watch, lens)]
     if lens in (DEVICE, ABOVE_IDLE):
-        faults += foreign_faults(watch)
+        faults += foreign_faults(watch, lens)
     if lens in COUNTED:
         faults += counter_faults(watch)
     return faults

@@ -198,6 +198,17 @@ def test_other_processes_while_training_contaminate_the_device(foreign, grade):
     assert graded(memory=earlier)[0] == "A"
 
 
+def test_what_others_held_before_the_run_is_no_part_of_above_idle():
+    """Another program holds 1 GiB all the time: the device reads it, above idle does not."""
+    memory = gpu(
+        SECONDS,
+        nvml_device_bytes=[held + GIB for held in HELD],
+        **{**GOOD, "foreign_bytes": GIB},
+    )
+    grades = grade_run(watch(memory=memory, sampler=device(idle_bytes=GIB)))
+    assert (grades["nvml-device"].grade, grades["nvml-above-idle"].grade) == ("D", "A")
+
+
 def test_process_ids_of_another_namespace_are_said():
     memory = gpu(SECONDS, nvml_device_bytes=HELD, **{**GOOD, "foreign_bytes": None})
     grade, said = graded("nvml-above-idle", memory=memory, sampler=device(has_trusted_pids=False))
