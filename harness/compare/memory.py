@@ -18,8 +18,8 @@ from harness.compare.held import held_leaks
 from harness.compare.limits import Limits
 from harness.compare.model import Difference
 from harness.compare.side import RunSide
+from harness.lenses import LENS_NAMES
 from harness.stats import median
-from harness.summary import LENS_NAMES
 from harness.text import memory
 
 LEAK, PEAK = "rss/slope", "growth"
