@@ -56,12 +56,8 @@ Times = npt.NDArray[np.int64]
 
 
 def lens_series(memory: pd.DataFrame, column: str) -> pd.Series[float]:
-    """One lens as bytes over time (index: t_ns), GPUs summed per instant; empty if unmeasured."""
-    times, values, _ = _present(memory, column)
-    series = pd.Series(values, index=pd.Index(times, name="t_ns"), name=column, dtype="float64")
-    if len(times) > 1 and not (np.diff(times) > 0).all():
-        series = series.groupby(level=0).sum()
-    return series
+    """One lens as bytes over time (index: t_ns), GPUs summed as `summed` does; empty if unmeasured."""
+    return summed(device_series(memory, column).values())
 
 
 def device_series(memory: pd.DataFrame, column: str) -> dict[str, pd.Series[float]]:
@@ -76,17 +72,21 @@ def device_series(memory: pd.DataFrame, column: str) -> dict[str, pd.Series[floa
 
 
 def summed(series: Iterable[pd.Series[float]]) -> pd.Series[float]:
-    """Add devices up at the instants at which every one of them answered.
+    """Add devices up, each with its last reading: lists of processes are not read of all at once.
 
-    Where one was silent, the sum of the others would look like a fall of what is held.
+    Before the first and after the last reading of any of them there is no sum: one that is silent would
+    look like a fall of what is held.
     """
     parts = list(series)
     if not parts:
         return pd.Series(dtype="float64")
     if len(parts) == 1:
         return parts[0]
-    whole: pd.Series[float] = pd.concat(parts, axis=1, join="inner").sum(axis=1)
-    return whole.sort_index()
+    apart = [part[~part.index.duplicated(keep="last")] for part in parts]
+    held = pd.concat(apart, axis=1).sort_index().ffill()
+    begin, end = max(part.index[0] for part in parts), min(part.index[-1] for part in parts)
+    whole: pd.Series[float] = held[(held.index >= begin) & (held.index <= end)].sum(axis=1)
+    return whole
 
 
 def assign_phases(times_ns: Iterable[int], phases: Sequence[PhaseRow]) -> list[str | None]:

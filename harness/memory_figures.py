@@ -57,7 +57,7 @@ def memory_peaks(
 ) -> tuple[Peaks, dict[str, int | None]]:
     """Return peaks (lens → phase → bytes) and baselines (lens → bytes).
 
-    Several GPUs are summed sample by sample before the peak is taken.
+    Several GPUs are summed before the peak is taken.
     """
     peaks: Peaks = {}
     baselines: dict[str, int | None] = {}

@@ -62,15 +62,18 @@ def missed_peak(
     phases: Sequence[PhaseRow],
     *,
     is_counted: bool,
+    parts: Sequence[pd.Series[float]] = (),
 ) -> MissedPeak:
     """Bound what a lens missed in training.
 
     series, statistics: of the device on which torch counted. is_counted: whether torch's counters
-    speak of this lens; they don't of RSS, nor beside an engine that sleeps.
+    speak of this lens; they don't of RSS, nor beside an engine that sleeps. parts: the devices of
+    which the series is the sum; the worst of their gaps counts.
     """
     reserved = counted_peaks(phases, RESERVED) if is_counted else {}
+    gaps = [longest_training_gap(part.index.tolist(), phases) for part in parts or (series,)]
     return MissedPeak(
-        longest_gap_s=longest_training_gap(series.index.tolist(), phases),
+        longest_gap_s=max((gap for gap in gaps if gap is not None), default=None),
         at_most_bytes=_bound(statistics, reserved),
     )
 

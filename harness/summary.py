@@ -218,8 +218,14 @@ def _measured(
     # torch counts in one process, on one GPU: of several GPUs' sum it says nothing.
     counted = () if sleeps or by_device else (DEVICE, ABOVE_IDLE, PROCESS)
     missed = {
-        lens: missed_peak(read, statistics.get(lens, {}), phases, is_counted=lens in counted)
-        for lens, read in series.items()
+        str(lens): missed_peak(
+            series[lens],
+            statistics.get(lens, {}),
+            phases,
+            is_counted=lens in counted,
+            parts=tuple(of.values()),
+        )
+        for lens, of in each.items()
     }
     watch = Watch(
         counted_steps=counted_steps,

@@ -78,7 +78,7 @@ def test_training_is_joined_across_its_own_phases_and_cut_by_others():
     assert passed.tolist() == [0, 0, 2 * S, 4 * S, 5 * S, 7 * S]
 
 
-def test_a_sum_has_only_the_instants_at_which_every_device_answered():
+def test_a_sum_ends_where_a_device_fell_silent():
     memory = samples(
         [(1, "GPU-a", None, 5), (1, "GPU-b", None, 7), (2, "GPU-a", None, 6), (3, "host", 9, None)]
     )
@@ -88,7 +88,15 @@ def test_a_sum_has_only_the_instants_at_which_every_device_answered():
         "GPU-b": [7],
     }
     assert summed(by_device.values()).to_dict() == {1 * S: 12}
-    assert lens_series(memory, "nvml_device_bytes").to_dict() == {1 * S: 12, 2 * S: 6}
+    assert lens_series(memory, "nvml_device_bytes").to_dict() == {1 * S: 12}
     assert summed([]).empty
     assert device_series(EMPTY, "nvml_device_bytes") == {}
     assert device_series(gpu([1]), "nvml_device_bytes") == {}
+
+
+def test_devices_that_are_read_at_different_instants_add_up_by_their_last_readings():
+    """Lists of processes have a turn on each GPU: here never at one time."""
+    memory = samples(
+        [(1, "GPU-a", None, 5), (2, "GPU-b", None, 7), (3, "GPU-a", None, 9), (4, "GPU-b", None, 1)]
+    )
+    assert lens_series(memory, "nvml_device_bytes").to_dict() == {2 * S: 12, 3 * S: 16}

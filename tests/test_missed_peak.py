@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from harness.lenses import device_series
 from harness.memory_figures import sampled_series, statistics_by_phase
 from harness.missed_peak import longest_training_gap, missed_peak
 from tests.timelines import S, gpu, span
@@ -74,3 +75,11 @@ def test_a_gap_in_an_evaluation_is_no_gap_of_training():
     seconds = [0, 1, 2, 3, 3.5, 7.5, 8, 9, 10]
     assert longest_training_gap([int(t * S) for t in seconds], phases) == pytest.approx(1.0)
     assert longest_training_gap([1, 2], [span("load", 0, 1)]) is None
+
+
+def test_the_gap_of_a_sum_is_that_of_the_device_that_was_read_least():
+    phases = [span("train", 0, 10)]
+    often = device_series(gpu(range(11), nvml_device_bytes=5), "nvml_device_bytes")["GPU-a"]
+    seldom = device_series(gpu([0, 7, 10], nvml_device_bytes=5), "nvml_device_bytes")["GPU-a"]
+    found = missed_peak(often, {}, phases, is_counted=False, parts=(often, seldom))
+    assert found.longest_gap_s == 7
