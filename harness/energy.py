@@ -36,15 +36,20 @@ class Energy(Frozen):
     coverage: float = Field(description="share of the training time that was read, 0 to 1")
 
 
-def training_energy(phases: Sequence[PhaseRow], memory: pd.DataFrame) -> Energy | None:
-    """Return the energy of all GPUs in training; None without one, or where one did not answer."""
+def training_energy(
+    phases: Sequence[PhaseRow], memory: pd.DataFrame, gpus: int = 0
+) -> Energy | None:
+    """Return the energy of all GPUs in training; None without one, or where one did not answer.
+
+    gpus: how many the run had, of which one may have left no sample; 0 where that was not noted.
+    """
     spans = training_spans(phases)
     if memory.empty or "device" not in memory or not spans:
         return None
     rows = memory[memory["device"] != HOST].sort_values("t_ns")
     found = [_of_device(part, spans) for _, part in rows.groupby("device")]
     known = [energy for energy in found if energy is not None]
-    if not known or len(known) < len(found):
+    if not known or len(known) < max(gpus, len(found)):
         return None
     sources = {energy.source for energy in known}
     return Energy(
@@ -107,11 +112,13 @@ def _integral(rows: pd.DataFrame, column: str, spans: Sequence[tuple[int, int]])
     )
 
 
-def gpu_load(phases: Sequence[PhaseRow], memory: pd.DataFrame) -> dict[str, float | None]:
+def gpu_load(
+    phases: Sequence[PhaseRow], memory: pd.DataFrame, gpus: int = 0
+) -> dict[str, float | None]:
     """Return power, utilisation and temperature in the training phases.
 
     A figure is null without a GPU, and where one of several GPUs did not answer: a sum over the
-    others would look like less.
+    others would look like less. gpus: as for `training_energy`.
     """
     rows = training_rows(phases, memory)
 
@@ -119,7 +126,7 @@ def gpu_load(phases: Sequence[PhaseRow], memory: pd.DataFrame) -> dict[str, floa
         if rows.empty or column not in rows:
             return []
         found = [part[column].dropna().astype("float64") for _, part in rows.groupby("device")]
-        return found if all(len(readings) for readings in found) else []
+        return found if len([r for r in found if len(r)]) == max(gpus, len(found)) else []
 
     power = [float(r.mean()) for r in by_device("power_w")]
     utilization = [float(r.mean()) for r in by_device("utilization_percent")]

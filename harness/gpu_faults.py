@@ -29,6 +29,7 @@ from harness.grade_bounds import (
     SLOWED_B,
     SLOWED_BITS,
     SLOWED_C,
+    UNTOLD_BYTES,
 )
 from harness.grade_faults import Fault, Watch
 from harness.lenses import (
@@ -37,6 +38,7 @@ from harness.lenses import (
     LENS_NAMES,
     PROCESS,
     RESERVED,
+    SAMPLED,
     TRAINING,
 )
 from harness.samples import DeviceSummary
@@ -50,15 +52,20 @@ def foreign_faults(watch: Watch, lens: str = DEVICE) -> list[Fault]:
     devices = _devices(watch)
     if any(device.has_trusted_pids is False for device in devices):
         return [
+            *_untold(watch, lens),
             Fault(
                 "B",
                 "NVML's process ids are of another namespace: other processes on the device can't be "
                 "told apart, and the device above its idle baseline stands for the run.",
-            )
+            ),
         ]
     most, peak = _most_foreign(watch, lens), watch.peak(DEVICE)
     if most is None:
-        return [Fault("B", "Other processes on the device: not measured.")]
+        seen = sum(len(device.foreign_pids) for device in devices)
+        if not seen:
+            return [Fault("B", "Other processes on the device: not measured.")]
+        who = "1 other process" if seen == 1 else f"{seen} other processes"
+        return [Fault("C", f"Contaminated. {who} on the device; how much they held is not told.")]
     if not most:
         return []
     said = f"Other processes held up to {text.memory(most)} on the device while it trained."
@@ -67,13 +74,24 @@ def foreign_faults(watch: Watch, lens: str = DEVICE) -> list[Fault]:
 
 
 def _most_foreign(watch: Watch, lens: str) -> int | None:
-    """Return the most that others added to a lens while training; None if that is not known."""
+    """Return the most that others added to a lens while training, GPU by GPU; None if not known."""
     rows = watch.gpu_rows
-    foreign = rows["foreign_bytes"].dropna() if "foreign_bytes" in rows else pd.Series(dtype=float)
-    if foreign.empty:
+    if "foreign_bytes" not in rows:
         return None
-    before = sum(d.idle_bytes or 0 for d in _devices(watch)) if lens == ABOVE_IDLE else 0
-    return max(0, int(foreign.max()) - before)
+    most = {str(uuid): part["foreign_bytes"].max() for uuid, part in rows.groupby("device")}
+    known = {uuid: int(value) for uuid, value in most.items() if pd.notna(value)}
+    before = {d.uuid: d.idle_bytes or 0 for d in _devices(watch)} if lens == ABOVE_IDLE else {}
+    added = sum(max(0, value - before.get(uuid, 0)) for uuid, value in known.items())
+    return added if added or (known and len(known) == len(most)) else None
+
+
+def _untold(watch: Watch, lens: str) -> list[Fault]:
+    """Say that the device's figure holds what was in use before the run, by nobody that is known."""
+    before, peak = sum(d.idle_bytes or 0 for d in _devices(watch)), watch.peak(DEVICE)
+    if lens != DEVICE or before <= max(UNTOLD_BYTES, FOREIGN_D * (peak or 0)):
+        return []
+    said = f"Contaminated. {text.memory(before)} of the device were in use before the run."
+    return [Fault("D", said)]
 
 
 def throttle_faults(watch: Watch) -> list[Fault]:
@@ -142,7 +160,20 @@ def device_faults(watch: Watch, lens: str) -> list[Fault]:
                 else "The version of the driver's memory query: not measured."
             )
             faults.append(Fault("B", said))
-    return _with_unknown(watch, faults)
+    return _with_unknown(watch, [*faults, *_silent(watch, lens)])
+
+
+def _silent(watch: Watch, lens: str) -> list[Fault]:
+    """Say that of several GPUs one gave nothing: the sum is then of the others."""
+    column = SAMPLED[PROCESS if lens == PROCESS else DEVICE]
+    every, rows = {d.uuid for d in _devices(watch)}, watch.gpu_rows
+    if len(every) < 2 or column not in rows:
+        return []
+    told = every & set(rows[rows[column].notna()]["device"])
+    if len(told) == len(every):
+        return []
+    said = f"{_name(lens)} is that of {len(told)} of {len(every)} GPUs: the others gave none in training."
+    return [Fault("D", said)]
 
 
 def disagreement(watch: Watch, lens: str) -> list[Fault]:

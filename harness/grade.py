@@ -21,13 +21,14 @@ from harness.gpu_faults import (
     throttle_faults,
 )
 from harness.grade_bounds import Grade, worst
-from harness.grade_faults import Fault, Watch, pace_faults, step_faults
+from harness.grade_faults import Fault, Watch, baseline_faults, pace_faults, step_faults
 from harness.lenses import (
     ABOVE_IDLE,
     COUNTED,
     DEVICE,
     LENS_ORDER,
     PROCESS,
+    RSS,
     SAMPLED,
     WHOLE_RUN,
     Lens,
@@ -60,6 +61,8 @@ def _lens_faults(watch: Watch, lens: str) -> list[Fault]:
     faults = step_faults(watch)
     if lens in (*SAMPLED, ABOVE_IDLE):
         faults += pace_faults(watch, lens)
+    if lens in (RSS, ABOVE_IDLE):  # growth above a baseline
+        faults += baseline_faults(watch, lens)
     if lens in GPU_LENSES:
         faults += [*device_faults(watch, lens), *disagreement(watch, lens)]
     if lens in (DEVICE, ABOVE_IDLE):

@@ -45,6 +45,8 @@ DRIFT_B, DRIFT_C = 0.05, 0.15
 # --- Contamination: what others hold on the device while training, as a share of the lens's own peak.
 # Less than this leaves a ratio of two peaks where it was, to a percent.
 FOREIGN_D = 0.01
+# In use before a run, where nothing tells whose it is; an idle driver and a desktop hold less.
+UNTOLD_BYTES = 2**30
 
 # --- Disagreement of NVML with torch. A CUDA context took 0.51 GiB and workspaces of libraries 0.24 more
 # on an H100 (docs/gpu.md): 0.75 above torch's reservation in each of six runs. The rate card assumes 1.5;

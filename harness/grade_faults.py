@@ -95,6 +95,18 @@ def step_faults(watch: Watch) -> list[Fault]:
     ]
 
 
+def baseline_faults(watch: Watch, lens: str) -> list[Fault]:
+    """Say that a lens was first read when the model was loading: growth is then above what is not known."""
+    load = next((row for row in watch.phases if row.phase == "load"), None)
+    series = watch.series.get(lens)
+    if load is None or series is None or series.empty or series.index[0] <= load.begin_ns:
+        return []
+    late = text.duration((int(series.index[0]) - load.begin_ns) / 1e9)
+    return [
+        Fault("C", f"First read {late} after the model began to load: its baseline is too high.")
+    ]
+
+
 def pace_faults(watch: Watch, lens: str) -> list[Fault]:
     """Say what the sampler left unseen of training, by its gaps and by its rate."""
     faults = [*_gap_faults(watch, lens), *_unseen_phases(watch, lens), *_rate_faults(watch)]

@@ -160,8 +160,9 @@ def summarise(
     """Derive a run's figures from its raw files. `memory` has the columns of MEMORY_COLUMNS."""
     counted = [s for s in steps if s.step > warmup_steps]
     peaks, baselines = memory_peaks(phases, memory)
-    energy = training_energy(phases, memory)
-    load: dict[str, Any] = {**gpu_load(phases, memory)}
+    gpus = len(record.sampler.devices) if record.sampler else 0
+    energy = training_energy(phases, memory, gpus)
+    load: dict[str, Any] = {**gpu_load(phases, memory, gpus)}
     result = record.result
     points = result.evaluations if result else ()
     judged = [p for p in points if p.split == spec.judged_split]

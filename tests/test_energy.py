@@ -125,3 +125,11 @@ def test_gpus_add_up_in_power_and_average_in_use():
 def test_a_cpu_has_no_load():
     for memory in (EMPTY, samples([(3, "host", 10, None)])):
         assert set(gpu_load(PHASES, memory).values()) == {None}
+
+
+def test_a_gpu_that_left_no_sample_leaves_no_energy_of_the_others():
+    memory = gpu([0, 2, 4, 10], energy_j=[900, 1000, 1020, 1320], power_w=300)
+    assert training_energy(ALWAYS, memory, 1).joules == 420
+    assert training_energy(ALWAYS, memory, 2) is None
+    assert gpu_load(ALWAYS, memory, 1)["power_w_mean"] == 300
+    assert gpu_load(ALWAYS, memory, 2)["power_w_mean"] is None

@@ -327,3 +327,59 @@ def test_the_gravest_reason_stands_first():
     found = grade_run(watch(memory=others, counted_steps=5))["run"]
     assert found.grade == "D"
     assert [reason.split()[0] for reason in found.reasons] == ["Contaminated.", "Too"]
+
+
+def two_gpus(*rows, **changes):
+    """Two GPUs of one run, and the sampler's word on both."""
+    each = [DEVICE.model_copy(update={"uuid": uuid, **changes}) for uuid in ("GPU-a", "GPU-b")]
+    memory = pd.concat([gpu(SECONDS, uuid, **row) for uuid, row in rows])
+    return {"memory": memory, "sampler": SAMPLER.model_copy(update={"devices": tuple(each)})}
+
+
+def test_what_others_hold_is_added_up_over_gpus_each_above_its_own_idle():
+    """150 MiB on each of two GPUs of 42 GiB: less than 1 % of the sum alone, more together."""
+    others = {**GOOD, "nvml_device_bytes": HELD, "foreign_bytes": 300 * MIB}
+    both = two_gpus(("GPU-a", others), ("GPU-b", others))
+    grade, said = graded("nvml-device", **both)
+    assert grade == "D"
+    assert "600 MiB" in said
+    # 5 GiB of a stranger were on the first before the run; 5 GiB came to the second in training.
+    came = {**others, "foreign_bytes": [5 * GIB if t > 6 else 0 for t in SECONDS]}
+    stayed = {**others, "foreign_bytes": 5 * GIB}
+    more = two_gpus(("GPU-a", stayed), ("GPU-b", came))
+    idle = [d.model_copy(update={"idle_bytes": 5 * GIB * (d.uuid == "GPU-a")})
+            for d in more["sampler"].devices]  # fmt: skip
+    more["sampler"] = more["sampler"].model_copy(update={"devices": tuple(idle)})
+    assert graded("nvml-above-idle", **more)[0] == "D"
+
+
+def test_a_sum_without_one_of_the_runs_gpus_is_no_measurement():
+    alone = two_gpus(("GPU-a", {**GOOD, "nvml_device_bytes": HELD}))
+    grade, said = graded("nvml-device", **alone)
+    assert grade == "D"
+    assert "is that of 1 of 2 GPUs" in said
+
+
+def test_a_stranger_whose_memory_is_not_told_is_a_stranger_all_the_same():
+    memory = gpu(SECONDS, nvml_device_bytes=HELD, **{**GOOD, "foreign_bytes": None})
+    grade, said = graded(memory=memory, sampler=device(foreign_pids=(77,)))
+    assert grade == "C"
+    assert said.startswith("Contaminated. 1 other process on the device")
+
+
+@pytest.mark.parametrize(("idle", "grade"), [(GIB // 2, "B"), (5 * GIB, "D")])
+def test_memory_in_use_before_a_run_is_in_the_devices_figure_whoever_holds_it(idle, grade):
+    held = [idle + value for value in HELD]
+    memory = gpu(SECONDS, nvml_device_bytes=held, **{**GOOD, "foreign_bytes": None})
+    sampler = device(has_trusted_pids=False, idle_bytes=idle)
+    assert graded("nvml-device", memory=memory, sampler=sampler)[0] == grade
+    assert graded("nvml-above-idle", memory=memory, sampler=sampler)[0] == "B"
+
+
+def test_a_baseline_that_was_read_while_the_model_loaded_is_said():
+    late = [t for t in SECONDS if t > 1.5]
+    memory = samples([(t, "host", 10**9, None) for t in late])
+    cpu = SAMPLER.model_copy(update={"devices": ()})
+    grade, said = graded("rss", memory=memory, sampler=cpu, phases=uncounted(*PHASES))
+    assert grade == "C"
+    assert "First read 1.6 s after the model began to load" in said
