@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from harness.errors import MachineError
-from harness.measure.gpus import Gpu, GpuList, list_gpus
+from harness.measure.gpus import GpuList, list_gpus
 from harness.measure.nvml import has_host_pids
 from harness.measure.spool import SO_FAR, SUMMARY
 from harness.text import memory
@@ -58,7 +58,7 @@ class Guard:
         if now - self._looked_at < LOOK_S:
             return False
         self._looked_at = now
-        used = _uses(self._look().gpus, uuids)
+        used = _uses(self._look(), uuids)
         if not used:
             self._waits_since, self._has_told, self._looked_at = None, False, float("-inf")
             return True
@@ -94,11 +94,13 @@ def find_stranger(attempt: Path) -> str | None:
     return None
 
 
-def _uses(gpus: Sequence[Gpu], uuids: Sequence[str]) -> list[str]:
-    """Say of each of these GPUs that something else uses who does."""
-    parts = [gpu.part(part) for gpu in gpus for part in gpu.mig_slices]
-    found = list[str]()
-    for gpu in (*gpus, *parts):
+def _uses(listed: GpuList, uuids: Sequence[str]) -> list[str]:
+    """Say of each of these GPUs that something else uses who does, or that it can't be told."""
+    every = [*listed.gpus, *(gpu.part(part) for gpu in listed.gpus for part in gpu.mig_slices)]
+    why = listed.note or "it is not listed"
+    known = {gpu.uuid for gpu in every}
+    found = [f"{uuid} can't be looked at ({why})" for uuid in uuids if uuid not in known]
+    for gpu in every:
         if gpu.uuid not in uuids:
             continue
         pids = [str(process.pid) for process in gpu.processes]

@@ -92,6 +92,12 @@ def test_memory_that_nobody_is_listed_for_is_a_stranger_too():
         guard.is_clear(["GPU-0"])
 
 
+def test_a_gpu_that_no_driver_tells_of_is_not_taken_for_free():
+    machine = Machine()
+    with pytest.raises(MachineError, match=r"GPU-0 can't be looked at \(it is not listed\)"):
+        machine.guard(wait_s=0).is_clear(["GPU-0"])
+
+
 def test_only_the_gpus_of_the_run_count():
     other = replace(H100, uuid="GPU-1", index=1, processes=STRANGER)
     assert Machine(H100, other).guard().is_clear(["GPU-0"])

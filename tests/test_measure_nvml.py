@@ -9,7 +9,7 @@ import pynvml
 import pytest
 
 from harness.measure.device import NvmlSource
-from harness.measure.gpus import GpuProcess, list_gpus, visible_gpus
+from harness.measure.gpus import GpuProcess, describe_gpus, list_gpus, visible_gpus
 from harness.measure.sources import Sample
 from tests.fake_nvml import GIB, FakeNvml, process
 
@@ -200,7 +200,7 @@ def test_a_gpu_that_is_not_there_gives_no_samples_and_a_note():
 
 
 def test_gpus_are_described():
-    found = list_gpus(FakeNvml(processes=[process(99, None)]))
+    found = describe_gpus(FakeNvml(processes=[process(99, None)]))
     assert found.note is None
     first = found.gpus[0]
     assert (first.index, first.uuid, first.name) == (0, "GPU-aaaa", "NVIDIA Fake")
@@ -210,22 +210,22 @@ def test_gpus_are_described():
 
 
 def test_what_a_gpu_is_set_to_is_described():
-    first = list_gpus(FakeNvml(capability=(7, 5), compute_mode=3, ecc_errors=4)).gpus[0]
+    first = describe_gpus(FakeNvml(capability=(7, 5), compute_mode=3, ecc_errors=4)).gpus[0]
     assert (first.compute_capability, first.compute_mode) == ((7, 5), "exclusive process")
     assert (first.is_ecc_enabled, first.ecc_uncorrected) == (True, 4)
-    off = list_gpus(FakeNvml(ecc_errors=None)).gpus[0]
+    off = describe_gpus(FakeNvml(ecc_errors=None)).gpus[0]
     assert (off.is_ecc_enabled, off.ecc_uncorrected) == (False, None)
 
 
 def test_used_memory_leaves_the_drivers_own_out_where_it_is_told():
-    first = list_gpus(FakeNvml()).gpus[0]
+    first = describe_gpus(FakeNvml()).gpus[0]
     assert (first.used_bytes, first.free_bytes) == (3 * GIB, 76 * GIB)
-    assert list_gpus(FakeNvml(faults={"v2": 25})).gpus[0].used_bytes == 4 * GIB
+    assert describe_gpus(FakeNvml(faults={"v2": 25})).gpus[0].used_bytes == 4 * GIB
 
 
 def test_what_an_old_driver_does_not_know_is_not_told():
     names = ("CudaComputeCapability", "ComputeMode", "EccMode", "MigMode", "MemoryInfo")
-    first = list_gpus(FakeNvml(faults={f"nvmlDeviceGet{n}": 13 for n in names})).gpus[0]
+    first = describe_gpus(FakeNvml(faults={f"nvmlDeviceGet{n}": 13 for n in names})).gpus[0]
     assert (first.uuid, first.total_bytes, first.used_bytes) == ("GPU-aaaa", None, None)
     assert (first.compute_capability, first.compute_mode, first.is_ecc_enabled) == (None,) * 3
 
@@ -237,14 +237,14 @@ def test_a_lost_gpu_does_not_hide_the_others():
                 raise pynvml.NVMLError(15)
             return self.uuids[index]
 
-    found = list_gpus(OneLost())
+    found = describe_gpus(OneLost())
     assert [gpu.index for gpu in found.gpus] == [1]
     assert "lost" in found.note
 
 
 @pytest.mark.parametrize("code", [9, 12, 18])
 def test_without_a_driver_there_is_no_gpu_and_a_reason(code):
-    found = list_gpus(FakeNvml(faults={"nvmlInit": code}))
+    found = describe_gpus(FakeNvml(faults={"nvmlInit": code}))
     assert found.gpus == ()
     assert found.note.startswith("no NVML")
     assert found.nvml_error == code
@@ -271,11 +271,11 @@ def test_listing_for_real_never_raises():
     ],
 )
 def test_visible_devices_are_read_as_cuda_reads_them(value, uuids):
-    assert [gpu.uuid for gpu in visible_gpus(list_gpus(FakeNvml()).gpus, value)] == uuids
+    assert [gpu.uuid for gpu in visible_gpus(describe_gpus(FakeNvml()).gpus, value)] == uuids
 
 
 def test_a_mig_slice_is_found_through_its_gpu():
-    found = list_gpus(FakeNvml(uuids=("GPU-aaaa",), mig=("MIG-1111", "MIG-2222")))
+    found = describe_gpus(FakeNvml(uuids=("GPU-aaaa",), mig=("MIG-1111", "MIG-2222")))
     assert found.gpus[0].is_mig_enabled
     assert found.gpus[0].mig_uuids == ("MIG-1111", "MIG-2222")
     assert [s.total_bytes for s in found.gpus[0].mig_slices] == [80 * GIB] * 2
@@ -295,7 +295,7 @@ def test_a_mig_slice_is_found_through_its_gpu():
     ],
 )
 def test_a_mig_id_is_the_slice_and_not_its_gpu(value, uuids):
-    found = list_gpus(FakeNvml(uuids=("GPU-aaaa",), mig=("MIG-1111", "MIG-2222")))
+    found = describe_gpus(FakeNvml(uuids=("GPU-aaaa",), mig=("MIG-1111", "MIG-2222")))
     shown = visible_gpus(found.gpus, value)
     assert [gpu.uuid for gpu in shown] == uuids
     assert {gpu.parent_uuid for gpu in shown} <= {"GPU-aaaa"}

@@ -150,6 +150,23 @@ found += [error(nvml.nvmlDeviceGetFanSpeed)]
     assert ask(GPU, program) == [[9, 0], [1, 1], 0, 3, 13]
 
 
+def test_a_driver_that_hangs_is_given_up_and_said(ask):
+    """Where a call hangs whoever made it can't go on: it is not the one who asks for the list."""
+    program = LIST.replace("list_gpus()", "list_gpus(answer_s=3)")
+    found = ask(GPU + "slow.nvmlDeviceGetMemoryInfo_v2 600000\n", program)
+    assert found["gpus"] == []
+    assert found["note"].startswith("no NVML: the GPU's driver gave no answer within 3 s")
+
+
+def test_what_the_driver_tells_another_process_arrives_whole(ask):
+    script = GPU + "process.77 400\nmig 1\nslice MIG-1111\ntotal_mib 10240\nprocess.78 30\n"
+    here = ask(script, LIST.replace("list_gpus", "describe_gpus"))
+    assert ask(script, LIST) == here
+    program = "from harness.measure.gpus import describe_gpus, list_gpus; "
+    assert ask(script, program + "found = list_gpus() == describe_gpus()") is True
+    assert here["gpus"][0]["mig_slices"][0]["processes"] == [{"pid": 78, "used_bytes": 30 * MIB}]
+
+
 def test_without_a_script_there_is_no_driver(nvml_library):
     environment = variables(nvml_library, Path("/nowhere"))
     program = f"{LIST}; print(found.note)"

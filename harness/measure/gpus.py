@@ -1,19 +1,30 @@
 """Which GPUs this machine has, as NVML lists them, and which of them CUDA would show.
 
-Used to choose a device and to describe a machine; never imports CUDA or torch.
+Used to choose a device and to describe a machine; never imports CUDA or torch. The driver is asked by a
+process of its own (`python -m harness.measure.gpus`): where a GPU has failed a call may never return, and
+whoever made it could not even be killed.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from typing import Any
+import ctypes
+import json
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import asdict, dataclass, replace
+from typing import Any, TypeVar
 
 from harness.measure.nvml import Asker, Nvml, errors_of, load_nvml, start_nvml
 
+T = TypeVar("T")
 # nvmlComputeMode_t, nvmlMemoryErrorType_t, nvmlEccCounterType_t (nvml.h).
 _COMPUTE_MODES = {0: "default", 1: "exclusive thread", 2: "prohibited", 3: "exclusive process"}
 _UNCORRECTED, _SINCE_DRIVER_LOAD = 1, 0
+_LIBRARY = "libnvidia-ml.so.1"  # the name that pynvml opens
+# Without persistence mode a driver wakes every GPU first, some seconds each.
+ANSWER_S = 60.0
 
 
 @dataclass(frozen=True)
@@ -89,8 +100,59 @@ class GpuList:
     nvml_error: int | None = None  # NVML's return code, where NVML would not start
 
 
-def list_gpus(nvml: Nvml | None = None) -> GpuList:
-    """Describe every GPU of this machine; an empty list says why."""
+def list_gpus(answer_s: float = ANSWER_S) -> GpuList:
+    """Describe every GPU of this machine; an empty list says why, a driver that gives no answer too."""
+    try:
+        ctypes.CDLL(_LIBRARY)
+    except OSError:
+        return describe_gpus()
+    command = [sys.executable, "-m", "harness.measure.gpus"]
+    asked = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE)
+    try:
+        answer, _ = asked.communicate(timeout=answer_s)
+    except subprocess.TimeoutExpired:
+        note = (
+            f"no NVML: the GPU's driver gave no answer within {answer_s:g} s; a GPU may have failed"
+        )
+        return GpuList((), note)
+    finally:
+        _let_go(asked)
+    if asked.returncode:
+        return GpuList((), f"no NVML: listing GPUs ended with exit status {asked.returncode}")
+    return _read(json.loads(answer))
+
+
+def _let_go(asked: subprocess.Popen[bytes]) -> None:
+    """End a process without waiting long: one that sits in the driver does not even hear SIGKILL."""
+    if asked.poll() is None:
+        asked.kill()
+        with suppress(subprocess.TimeoutExpired):
+            asked.wait(1)
+    if asked.stdout:
+        asked.stdout.close()
+
+
+def _read(told: Mapping[str, Any]) -> GpuList:
+    gpus = []
+    for each in told["gpus"]:
+        slices = tuple(_with_processes(MigSlice, part) for part in each["mig_slices"])
+        capability = each["compute_capability"]
+        more = {
+            "mig_slices": slices,
+            "mig_uuids": tuple(each["mig_uuids"]),
+            "compute_capability": tuple(capability) if capability else None,
+        }
+        gpus.append(_with_processes(Gpu, each | more))
+    return GpuList(tuple(gpus), told["note"], told["nvml_error"])
+
+
+def _with_processes(kind: type[T], told: Mapping[str, Any]) -> T:
+    processes = tuple(GpuProcess(**each) for each in told["processes"])
+    return kind(**{**told, "processes": processes})
+
+
+def describe_gpus(nvml: Nvml | None = None) -> GpuList:
+    """Ask the driver, in this process and for as long as it takes."""
     loaded, absence = start_nvml(nvml) if nvml is not None else load_nvml()
     if loaded is None or absence is not None:
         return GpuList((), absence.note if absence else None, absence.code if absence else None)
@@ -223,3 +285,7 @@ def _named(gpus: Sequence[Gpu], word: str) -> Gpu | None:
         slices = [(gpu, part) for gpu in gpus for part in gpu.mig_slices]
         matches = [gpu.part(part) for gpu, part in slices if part.uuid.startswith(word)]
     return matches[0] if len(matches) == 1 else None
+
+
+if __name__ == "__main__":
+    sys.stdout.write(json.dumps(asdict(describe_gpus())))
