@@ -17,7 +17,7 @@ import pandas as pd
 from pydantic import Field
 
 from harness.frozen import Frozen
-from harness.lenses import HOST, TRAINING_PHASES, assign_phases, training_before, training_spans
+from harness.lenses import HOST, TRAINING_PHASES, assign_phases, passed_within, training_spans
 from harness.samples import PhaseRow
 
 EnergySource = Literal["counter", "power", "counter and power"]
@@ -92,7 +92,7 @@ def _integral(rows: pd.DataFrame, column: str, spans: Sequence[tuple[int, int]])
     if len(times) < 2:
         return None
     lengths = np.diff(times)
-    inside = np.diff(training_before(times, spans))
+    inside = np.diff(passed_within(times, spans))
     is_near = lengths <= FURTHEST_S * 1e9
     if column == "energy_j":
         joules = np.diff(values)

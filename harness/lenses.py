@@ -129,12 +129,16 @@ def training_spans(phases: Sequence[PhaseRow]) -> list[tuple[int, int]]:
     return joined
 
 
-def training_before(times_ns: Iterable[int], spans: Sequence[tuple[int, int]]) -> Times:
-    """Return how much training, in ns, had passed at each instant; `spans` as from training_spans."""
-    times = np.asarray(list(times_ns), dtype="int64")
-    passed = np.zeros(len(times), dtype="int64")
-    for begin, end in spans:
-        passed += np.clip(times, begin, end) - begin
+def passed_within(times_ns: Iterable[int], spans: Sequence[tuple[int, int]]) -> Times:
+    """Return how much of some stretches, in ns, had passed at each instant; they lie in time order."""
+    times = np.asarray(times_ns, dtype="int64")
+    if not spans:
+        return np.zeros(len(times), dtype="int64")
+    begins, ends = (np.asarray(side, dtype="int64") for side in zip(*spans, strict=True))
+    lengths = ends - begins
+    whole = np.concatenate([[0], np.cumsum(lengths)])
+    place = np.maximum(np.searchsorted(begins, times, side="right") - 1, 0)
+    passed: Times = whole[place] + np.clip(times - begins[place], 0, lengths[place])
     return passed
 
 

@@ -2,13 +2,15 @@
 
 The same two runs differ by 57 % in their peaks, 54 % in their 99th percentiles and 42 % in their
 means, so every figure carries its statistic. A sample belongs to the innermost phase that spans it
-and weighs the time from half-way to the sample before to half-way to the one after: a rate that
-changes, or a gap, moves no mean. torch counts its own peaks, so its lenses have no other statistic.
-What this leaves out: how far the figures can be trusted (`grade`) and comparing arms (`ratios`).
+and weighs the time from half-way to the sample before to half-way to the one after, as far as that
+lies in the phase: a rate that changes, or a gap, moves no mean. torch counts its own peaks, so its
+lenses have no other statistic. What this leaves out: how far the figures can be trusted (`grade`)
+and comparing arms (`ratios`).
 """
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -30,8 +32,11 @@ from harness.lenses import (
     Lens,
     assign_phases,
     device_series,
+    innermost_spans,
     lens_series,
+    passed_within,
     summed,
+    training_spans,
 )
 from harness.samples import DeviceSummary, PhaseRow
 
@@ -165,19 +170,37 @@ def statistics_by_phase(series: pd.Series[float], phases: Sequence[PhaseRow]) ->
     if series.empty:
         return {}
     values = series.to_numpy(dtype="float64")
-    weights = time_weights(series.index.to_numpy(dtype="int64"))
+    times = series.index.to_numpy(dtype="int64")
     labels = assign_phases(series.index, phases)
     masks = {
         name: np.asarray([label == name for label in labels])
         for name in dict.fromkeys(label for label in labels if label is not None)
     }
     masks[TRAINING] = np.asarray([label in TRAINING_PHASES for label in labels])
-    masks[WHOLE_RUN] = np.ones(len(values), dtype=bool)
-    return {
-        name: statistics_of(values[mask], weights[mask])
+    weights = _weights_by_phase(times, phases)
+    found = {
+        name: statistics_of(values[mask], weights[name][mask])
         for name, mask in masks.items()
         if mask.any()
     }
+    return {**found, WHOLE_RUN: statistics_of(values, time_weights(times))}
+
+
+def _weights_by_phase(
+    times_ns: npt.NDArray[np.int64], phases: Sequence[PhaseRow]
+) -> Mapping[str, Weights]:
+    """Return what each sample weighs in a phase: of the time that it stands for, what lies in it."""
+    edges = np.concatenate([times_ns[:1], times_ns[:-1] + np.diff(times_ns) // 2, times_ns[-1:]])
+    spans: dict[str, list[tuple[int, int]]] = {TRAINING: training_spans(phases)}
+    for name, begin, end in innermost_spans(phases):
+        spans.setdefault(name, []).append((begin, end))
+    return defaultdict(
+        lambda: np.zeros(len(times_ns)),
+        {
+            name: np.diff(passed_within(edges, each)).astype("float64")
+            for name, each in spans.items()
+        },
+    )
 
 
 def statistics_of(values: Weights, weights: Weights) -> LensStatistics:

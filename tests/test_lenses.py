@@ -12,8 +12,8 @@ from harness.lenses import (
     device_series,
     innermost_spans,
     lens_series,
+    passed_within,
     summed,
-    training_before,
     training_spans,
 )
 from harness.samples import PHASES, PhaseRow
@@ -74,7 +74,7 @@ def test_training_is_joined_across_its_own_phases_and_cut_by_others():
     phases = [span("train", 1, 10), span("generate", 2, 3), span("evaluate", 5, 7)]
     spans = training_spans(phases)
     assert spans == [(1 * S, 5 * S), (7 * S, 10 * S)]
-    passed = training_before([0, 1 * S, 3 * S, 6 * S, 8 * S, 99 * S], spans)
+    passed = passed_within([0, 1 * S, 3 * S, 6 * S, 8 * S, 99 * S], spans)
     assert passed.tolist() == [0, 0, 2 * S, 4 * S, 5 * S, 7 * S]
 
 

@@ -200,3 +200,13 @@ def test_rss_counts_above_the_worker_before_loading_and_a_gpu_as_it_is():
     assert growth_of(statistics, before, "nvml-device", "mean") == 70
     assert growth_of(statistics, before, "nvml-process", "mean") is None
     assert growth_of(statistics, {}, "rss", "peak") is None
+
+
+def test_a_sample_weighs_no_time_of_another_phase():
+    """Evaluation from 4 to 8 s reads 90 and 50, two seconds each; then nothing until 15 s, in training."""
+    phases = [span("train", 0, 16), span("evaluate", 4, 8)]
+    held = {0: 10, 1: 10, 2: 10, 3: 10, 5: 90, 7: 50, 15: 30, 16: 30}
+    memory = samples([(t, "host", value, None) for t, value in held.items()])
+    found = memory_statistics(phases, sampled_series(memory))["rss"]
+    assert found["evaluate"].mean_bytes == 70
+    assert found["training"].mean_bytes == round((10 * 4 + 30 * 5) / 9)
