@@ -40,7 +40,7 @@ from harness.waterfall import PARTS, waterfall_of
 
 GRPO_PHASES = ("generate", "weight_sync")
 STATISTICS = {"peak": "peak", "p99": "99th percentile", "mean": "time-weighted mean"}
-STANDS_FOR = "the run's, since process ids are foreign"
+STANDS_FOR = "stands for the run: process ids are foreign"
 
 
 def memory_tables(view: StudyView) -> tuple[Table, ...]:

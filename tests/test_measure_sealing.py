@@ -149,3 +149,20 @@ def test_an_attempt_that_was_never_sampled_has_no_summary(tmp_path):
     seal_samples(tmp_path)
     seal_summary(tmp_path, 50.0)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_what_a_kill_tore_off_is_no_part_of_the_record(tmp_path):
+    write_spool(tmp_path)
+    (tmp_path / SO_FAR).write_text(json.dumps(TOLD))
+    for name in (SO_FAR, SUMMARY):
+        (tmp_path / f"{name}.part").write_text("{torn")
+    sealed_summary(tmp_path)
+    assert {path.name for path in tmp_path.iterdir()} == {TABLE, SUMMARY}
+
+
+def test_a_sampler_that_failed_was_not_held_by_a_driver(tmp_path):
+    write_spool(tmp_path)
+    (tmp_path / "sampler.log").write_text("Traceback (most recent call last):")
+    note = sealed_summary(tmp_path).notes[-1]
+    assert "failed after 0.0 s, and sampler.log says how" in note
+    assert "driver" not in note

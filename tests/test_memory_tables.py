@@ -74,7 +74,7 @@ def test_several_gpus_have_rows_each_and_their_sum():
 
 def test_where_process_ids_are_foreign_the_device_above_idle_stands_for_the_run():
     rows = by_columns(memory_table(study(has_trusted_pids=False)))
-    label = "NVML device memory above idle (the run's, since process ids are foreign)"
+    label = "NVML device memory above idle (stands for the run: process ids are foreign)"
     (row,) = [r for r in rows if r["Arm"] == "full" and r["Lens"] == label]
     assert row["All training phases"] == "23.25 GiB"
     assert not any(r["Lens"] == LENS_NAMES["nvml-process"] for r in rows)

@@ -15,7 +15,7 @@ from typing import Any
 import pandas as pd
 
 from harness.measure.pace import Pace
-from harness.measure.spool import SO_FAR, SPOOL, SUMMARY, write_atomically
+from harness.measure.spool import LOG, SO_FAR, SPOOL, SUMMARY, torn, write_atomically
 from harness.samples import FORMAT, MEMORY_COLUMNS
 
 TABLE = "memory.parquet"
@@ -71,9 +71,12 @@ def seal_summary(attempt: Path, hz: float) -> None:
     so_far, summary = attempt / SO_FAR, attempt / SUMMARY
     left = _read_so_far(so_far)
     if not summary.exists() and (left is not None or (attempt / TABLE).exists()):
-        told = _finish(left or _nothing_told(hz), read_samples(attempt))
+        log = attempt / LOG
+        has_failed = log.exists() and log.stat().st_size > 0
+        told = _finish(left or _nothing_told(hz), read_samples(attempt), has_failed=has_failed)
         write_atomically(summary, json.dumps(told, indent=1) + "\n")
-    so_far.unlink(missing_ok=True)
+    for path in (so_far, torn(so_far), torn(summary)):
+        path.unlink(missing_ok=True)
 
 
 def _read_so_far(path: Path) -> dict[str, Any] | None:
@@ -94,7 +97,7 @@ def _nothing_told(hz: float) -> dict[str, Any]:
     }
 
 
-def _finish(told: dict[str, Any], samples: pd.DataFrame) -> dict[str, Any]:
+def _finish(told: dict[str, Any], samples: pd.DataFrame, *, has_failed: bool) -> dict[str, Any]:
     """Bring a summary up to the last sample that was kept."""
     pace = Pace()
     for t_ns in samples["t_ns"].drop_duplicates().sort_values():
@@ -106,10 +109,13 @@ def _finish(told: dict[str, Any], samples: pd.DataFrame) -> dict[str, Any]:
     }
     gpus = samples.loc[samples["nvml_device_bytes"].notna(), "device"].unique()
     until_s = (pace.last_ns - pace.first_ns) / 1e9
-    note = (
-        f"the sampler gave no answer after {until_s:.1f} s and was ended: a call into the GPU's driver "
-        "hung, or it was killed; what was read until then is kept, and the run went on"
+    how = (
+        f"failed after {until_s:.1f} s, and {LOG} says how"
+        if has_failed
+        else f"gave no answer after {until_s:.1f} s and was ended: a call into the GPU's driver hung, or "
+        "it was killed"
     )
+    note = f"the sampler {how}; what was read until then is kept, and the run went on"
     return told | {
         "achieved_hz": pace.achieved_hz,
         "longest_gap_s": pace.longest_gap_ns / 1e9 if pace.samples > 1 else None,

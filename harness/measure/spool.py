@@ -42,9 +42,14 @@ class Spool:
         self._file.close()
 
 
+def torn(path: Path) -> Path:
+    """Where a file is written before it is whole; a kill leaves that behind."""
+    return path.with_name(path.name + ".part")
+
+
 def write_atomically(path: Path, text: str, *, is_lasting: bool = True) -> None:
     """Write a file so that it is whole or absent; one that need not outlast the machine is not synced."""
-    part = path.with_name(path.name + ".part")
+    part = torn(path)
     with part.open("w", encoding="utf-8") as file:
         file.write(text)
         if is_lasting:
