@@ -143,6 +143,10 @@ def test_the_tree_owns_a_child_before_it_is_listed_and_after_it_ended(parent):
     while psutil.pid_exists(child):
         time.sleep(0.01)
     assert tree.owns(child)
+    clock.now += 1.5
+    for _ in range(2):
+        tree.rss()
+    assert not tree.owns(child), "its number may be a stranger's by now"
 
 
 def test_the_tree_owns_an_orphan_of_the_session_that_the_worker_leads():

@@ -82,7 +82,7 @@ class ProcessTree:
         return frozenset(self._members)
 
     def owns(self, pid: int) -> bool:
-        """Whether a process is, or was, of the tree; one that is too young to be listed is looked up."""
+        """Whether a process is of the tree, or was within a second; one that is not listed is looked up."""
         if pid in self._ever:
             return True
         if pid in self._strangers:
@@ -139,7 +139,8 @@ class ProcessTree:
         # Drops members whose number has since gone to a stranger.
         self._take({p: m for p, m in self._members.items() if m is self._root or m.is_itself})
         found = self._find_newcomers()
-        self._ever |= found.keys()
+        # Not those that have ended: their numbers go to strangers in time.
+        self._ever = self._members.keys() | found.keys()
         if not is_first:
             return found
         self._take(self._members | found)
