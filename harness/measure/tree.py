@@ -16,6 +16,7 @@ import psutil
 
 # Listing children walks files of every thread: too dear to do at every sample.
 REFRESH_S = 1.0
+NEWCOMER_S = 0.05
 _PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 _GENERATIONS = (
     32  # between a process and an ancestor; more is a loop of numbers that went to others
@@ -60,7 +61,7 @@ class ProcessTree:
     """A root process and its descendants, listed anew at most once a second.
 
     A process once seen stays in the tree until it ends, also when its parent ended before it. A new
-    one counts from the sample after the one that found it: between fork and exec a child shows its
+    one counts from NEWCOMER_S after it was found, at any rate: between fork and exec a child shows its
     parent's whole RSS, and a command that a worker runs would read as a doubling of its memory.
     """
 
@@ -74,7 +75,8 @@ class ProcessTree:
         self._ever = {root_pid}
         self._strangers: set[int] = set()
         self._clock = clock
-        self._refresh_at = -1.0  # never yet
+        self._refresh_at = self._count_at = -1.0  # never yet
+        self._newcomers: dict[int, Member] = {}
 
     @property
     def pids(self) -> frozenset[int]:
@@ -105,7 +107,11 @@ class ProcessTree:
         Raises: TargetGone once the root has ended.
         """
         now = self._clock()
-        newcomers = self._refresh(now) if now >= self._refresh_at else {}
+        if self._newcomers and now >= self._count_at:
+            self._take(self._members | self._newcomers)
+            self._newcomers = {}
+        if now >= self._refresh_at:
+            self._newcomers, self._count_at = self._refresh(now), now + NEWCOMER_S
         try:
             # The same as below for processes that all live, in a third of the time.
             each = [int(os.pread(fd, 64, 0).split(b" ", 2)[1]) for fd in self._statms]
@@ -113,10 +119,7 @@ class ProcessTree:
         except (OSError, IndexError):
             total = 0
         total = total or self._rss_of_some()
-        count = len(self._members)
-        if newcomers:
-            self._take(self._members | newcomers)
-        return total, count
+        return total, len(self._members)
 
     def _rss_of_some(self) -> int:
         """Return the RSS of a tree of which some have ended, and drop those."""
