@@ -169,7 +169,7 @@ def statistics_by_phase(series: pd.Series[float], phases: Sequence[PhaseRow]) ->
     """Return a lens's statistics in each phase that has a sample, in training and in the run."""
     if series.empty:
         return {}
-    values = series.to_numpy(dtype="float64")
+    values: Weights = np.asarray(series.to_numpy(), dtype=np.float64)
     times = series.index.to_numpy(dtype="int64")
     labels = assign_phases(series.index, phases)
     masks = {
