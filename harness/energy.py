@@ -34,6 +34,9 @@ class Energy(Frozen):
     joules: float
     source: EnergySource
     coverage: float = Field(description="share of the training time that was read, 0 to 1")
+    whole_joules: float = Field(
+        description="with the time that was not read taken as the mean of the rest, GPU by GPU"
+    )
 
 
 def training_energy(
@@ -56,6 +59,7 @@ def training_energy(
         joules=sum(energy.joules for energy in known),
         source=sources.pop() if len(sources) == 1 else "counter and power",
         coverage=min(energy.coverage for energy in known),
+        whole_joules=sum(energy.whole_joules for energy in known),
     )
 
 
@@ -69,7 +73,7 @@ def joules_per_token(energy: Energy | None, tokens: Sequence[int | None]) -> flo
         return None
     if not known or len(known) < len(tokens) or not sum(known):
         return None
-    return energy.joules / energy.coverage / sum(known)
+    return energy.whole_joules / sum(known)
 
 
 def _of_device(rows: pd.DataFrame, spans: Sequence[tuple[int, int]]) -> Energy | None:
@@ -105,10 +109,13 @@ def _integral(rows: pd.DataFrame, column: str, spans: Sequence[tuple[int, int]])
     training_ns = sum(end - begin for begin, end in spans)
     if not is_known.any() or training_ns <= 0:
         return None
+    read_joules = float((joules[is_known] * inside[is_known] / lengths[is_known]).sum())
+    coverage = min(1.0, float(inside[is_known].sum()) / training_ns)
     return Energy(
-        joules=float((joules[is_known] * inside[is_known] / lengths[is_known]).sum()),
+        joules=read_joules,
         source="counter" if column == "energy_j" else "power",
-        coverage=min(1.0, float(inside[is_known].sum()) / training_ns),
+        coverage=coverage,
+        whole_joules=read_joules / coverage,
     )
 
 

@@ -60,6 +60,10 @@ def foreign_faults(watch: Watch, lens: str = DEVICE) -> list[Fault]:
             ),
         ]
     most, peak = _most_foreign(watch, lens), watch.peak(DEVICE)
+    gone = _given_back(watch) if lens == ABOVE_IDLE else 0
+    if gone > FOREIGN_D * (peak or 0):
+        said = f"Other processes gave back {text.memory(gone)} after idle was read: above it is too low."
+        return [Fault("D", said)]
     if most is None:
         seen = sum(len(device.foreign_pids) for device in devices)
         if not seen:
@@ -83,6 +87,16 @@ def _most_foreign(watch: Watch, lens: str) -> int | None:
     before = {d.uuid: d.idle_bytes or 0 for d in _devices(watch)} if lens == ABOVE_IDLE else {}
     added = sum(max(0, value - before.get(uuid, 0)) for uuid, value in known.items())
     return added if added or (known and len(known) == len(most)) else None
+
+
+def _given_back(watch: Watch) -> int:
+    """Return how much less others held in training than when idle was read, GPU by GPU."""
+    rows = watch.memory
+    if "foreign_bytes" not in rows:
+        return 0
+    first = rows[rows["foreign_bytes"].notna()].groupby("device")["foreign_bytes"].first()
+    least = watch.gpu_rows.groupby("device")["foreign_bytes"].min()
+    return int((first - least).clip(lower=0).sum())
 
 
 def _untold(watch: Watch, lens: str) -> list[Fault]:

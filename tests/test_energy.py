@@ -133,3 +133,16 @@ def test_a_gpu_that_left_no_sample_leaves_no_energy_of_the_others():
     assert training_energy(ALWAYS, memory, 2) is None
     assert gpu_load(ALWAYS, memory, 1)["power_w_mean"] == 300
     assert gpu_load(ALWAYS, memory, 2)["power_w_mean"] is None
+
+
+def test_of_several_gpus_each_is_brought_up_to_the_time_that_was_not_read_of_it():
+    """100 W all along on one; on the other 200 W of which 9 of 10 s were read: 3,000 J, not 3,111."""
+    memory = pd.concat(
+        [
+            gpu(range(11), "GPU-a", energy_j=[100 * t for t in range(11)]),
+            gpu(range(1, 11), "GPU-b", energy_j=[200 * t for t in range(1, 11)]),
+        ]
+    )
+    found = training_energy(ALWAYS, memory)
+    assert (found.joules, found.coverage) == (pytest.approx(2800), pytest.approx(0.9))
+    assert joules_per_token(found, [30, 70]) == pytest.approx(30)

@@ -383,3 +383,15 @@ def test_a_baseline_that_was_read_while_the_model_loaded_is_said():
     grade, said = graded("rss", memory=memory, sampler=cpu, phases=uncounted(*PHASES))
     assert grade == "C"
     assert "First read 1.6 s after the model began to load" in said
+
+
+def test_others_that_give_memory_back_make_above_idle_too_low():
+    """5 GiB of a stranger were there when idle was read, and none in training."""
+    others = [5 * GIB if t < 1.5 else 0 for t in SECONDS]
+    held = [other + value for other, value in zip(others, HELD, strict=True)]
+    memory = gpu(SECONDS, nvml_device_bytes=held, **{**GOOD, "foreign_bytes": others})
+    sampler = device(idle_bytes=5 * GIB)
+    grade, said = graded("nvml-above-idle", memory=memory, sampler=sampler)
+    assert grade == "D"
+    assert "gave back 5.00 GiB" in said
+    assert graded("nvml-device", memory=memory, sampler=sampler)[0] != "D"
