@@ -173,9 +173,16 @@ def open_side(word: str, read_study: ReadSide) -> tuple[Side, tuple[Acknowledged
     """Return the side that a word of a command names, and what was accepted of it.
 
     A study's folder that is there goes before a baseline of the same name.
+    Raises: ConfigError if it is neither; what `read_study` raises.
     """
     folder = None if (Path(word) / "study.json").is_file() else find_baseline(word)
     if folder is None:
+        close = did_you_mean(word, list_baselines()) if NAME.fullmatch(word) else ""
+        if close and not Path(word).exists():
+            raise ConfigError(
+                f"{word!r} is neither a study's folder nor the name of a baseline{close}; expected one of "
+                "them: `harness baseline list` names the baselines"
+            )
         return read_study(Path(word)), ()
     return read_baseline(folder), read_acknowledgements(folder).acknowledged
 

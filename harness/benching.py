@@ -205,7 +205,7 @@ def bench(
     from harness.turns import in_turn
 
     command = command_text(asked, launcher, image, versions, extras)
-    request = Request(**asked, command=command)
+    request = Request(**asked, command=command).with_matrix()
     plan = make_plan(request)
     has_gpu = bool(plan.slots[0].gpu)
     stacks = find_stacks(

@@ -60,6 +60,22 @@ class Request:
     stack: str | None = (
         None  # the environment that runs train in; this installation, or an image, if None
     )
+    read: LoadedMatrix | None = None  # the matrix as the command read it; read anew if None
+
+    def with_matrix(self) -> Request:
+        """Read the matrix now, so that an edit while a command runs changes nothing of it.
+
+        Raises: ConfigError if it can't be read.
+        """
+        return replace(self, read=self._load())
+
+    def load(self) -> LoadedMatrix:
+        """Return the matrix, read at most once by `with_matrix`. Raises: ConfigError."""
+        return self.read or self._load()
+
+    def _load(self) -> LoadedMatrix:
+        # A rehearsal takes vLLM out, and with it arguments that an older TRL may not have.
+        return load_matrix(self.matrix, asks_trl=not self.rehearses)
 
     def looks(self, matrix: Matrix) -> tuple[int, ...]:
         """Return the numbers of seeds after which claims may be decided; none without --until-decided.
@@ -121,8 +137,7 @@ def resolve(request: Request) -> Resolved:
 
     Raises: ConfigError listing what is wrong with it.
     """
-    # A rehearsal takes vLLM out, and with it arguments that an older TRL may not have.
-    read = load_matrix(request.matrix, asks_trl=not request.rehearses)
+    read = request.load()
     matrix = adapt(
         read.matrix, request.budget, rehearses=request.rehearses, seed_block=request.seed_block
     )

@@ -201,3 +201,15 @@ def test_a_command_takes_a_study_or_a_baseline(folder, tmp_path):
 
     assert open_side(str(folder), read_study) == (make_side(), (ENTRY,))
     assert open_side(str(study), read_study)[0].label == "study study"
+
+
+def test_a_misspelt_baseline_is_answered_with_the_nearest(tmp_path, monkeypatch):
+    write_baseline(tmp_path / "benchmarks" / "baselines" / "a-name-of-its-own", make_side(), CLEAN)
+    monkeypatch.chdir(tmp_path)
+
+    def read_study(path: Path) -> Side:
+        raise AssertionError(path)
+
+    expected = r"neither a study's folder .*did you mean 'a-name-of-its-own'"
+    with pytest.raises(ConfigError, match=expected):
+        open_side("a-name-of-its-won", read_study)

@@ -180,3 +180,12 @@ def _asked():
         "until_decided": False,
         "max_seeds": None,
     }
+
+
+def test_a_matrix_that_is_edited_while_a_command_runs_changes_nothing_of_it(folder):
+    request = asked(folder, "tiny").with_matrix()
+    before = resolve(request).specs
+    (folder / "tiny.yaml").write_text("name: [")
+    assert resolve(request).specs == before
+    with pytest.raises(ConfigError):
+        resolve(asked(folder, "tiny"))
