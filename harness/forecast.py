@@ -23,6 +23,7 @@ from pydantic import Field
 from harness.activations import Term
 from harness.catalog import ModelFacts
 from harness.frozen import Count, Frozen, PositiveInt
+from harness.heap import Heap
 from harness.memory_replay import Peak, replay
 from harness.memory_trace import Trace
 from harness.spec import RunSpec
@@ -39,6 +40,7 @@ STEADY_STEPS = 3  # enough where every row has one length: the third is like all
 DRAWS, DRAWN_STEPS = 3, 16
 SPREAD = 0.5  # of the logarithm of a row's length, where only its mean is known
 RESIDUAL = 0.05
+IMPORTED_LATER = 0
 
 TERM_NOTES = {
     "weights": "all weights of the model",
@@ -60,6 +62,9 @@ class Rows(Frozen):
     longest: PositiveInt = Field(description="tokens that no row is beyond")
     mean: PositiveInt | None = Field(
         None, description="mean tokens of a row; null: every row is the longest"
+    )
+    sorted_batches: PositiveInt | None = Field(
+        None, description="batches in a bucket of rows sorted by length, longest first; null: shuffled"
     )
 
 
@@ -135,6 +140,24 @@ def forecast_training(
     )
 
 
+def forecast_on_cpu(trace: Trace, length: int) -> Forecast:
+    """Forecast the growth of a process's RSS above the worker with its libraries imported."""
+    peak = replay(trace, [length] * STEADY_STEPS, memory=Heap())
+    grown = peak.reserved + IMPORTED_LATER
+    return Forecast(
+        source="traced",
+        terms=split(peak, grown),
+        lenses=(
+            Estimate(
+                lens="rss",
+                bytes=grown,
+                low_bytes=peak.allocated,
+                high_bytes=round(grown * (1 + RESIDUAL)),
+            ),
+        ),
+    )
+
+
 def lenses(allocated: int, reserved: int, low: int, high: int, beyond: int) -> tuple[Estimate, ...]:
     """Give each lens its figure and interval."""
     bottom, top = round(low * (1 - RESIDUAL)), round(high * (1 + RESIDUAL))
@@ -176,19 +199,22 @@ def draw_lengths(rows: Rows, batch: int) -> list[list[int]]:
     if rows.mean is None or rows.mean >= rows.longest:
         return []
     centre = math.log(rows.mean) - SPREAD**2 / 2
-    draws = []
-    for seed in range(DRAWS):
-        chance = random.Random(seed)
-        lengths = [
-            max(
-                min(rows.longest, max(8, round(chance.lognormvariate(centre, SPREAD))))
-                for _ in range(batch)
-            )
-            for _ in range(DRAWN_STEPS)
-        ]
+    return [_draw(random.Random(seed), rows, batch, centre) for seed in range(DRAWS)]
+
+
+def _draw(chance: random.Random, rows: Rows, batch: int, centre: float) -> list[int]:
+    def row() -> int:
+        return min(rows.longest, max(8, round(chance.lognormvariate(centre, SPREAD))))
+
+    if rows.sorted_batches is None:
+        lengths = [max(row() for _ in range(batch)) for _ in range(DRAWN_STEPS)]
         lengths[DRAWN_STEPS // 2] = rows.longest
-        draws.append(lengths)
-    return draws
+        return lengths
+    buckets = []
+    for _ in range(2):
+        ordered = sorted((row() for _ in range(rows.sorted_batches * batch)), reverse=True)
+        buckets.append(ordered[::batch])
+    return [*buckets[0], rows.longest, *buckets[1][1:]]
 
 
 def fit(forecast: Forecast, gpu_bytes: Mapping[str, int]) -> dict[str, str]:

@@ -8,6 +8,9 @@ program runs, which is why a trained model's RSS lies above its tensors. Source:
 * The threshold begins at 128 KiB. Freeing a mapped block that is larger, up to 32 MiB, raises it to that
   block's size, and the size of a free end that is given back to twice that.
 * From the heap the smallest free block that fits is taken, and freed neighbours are joined.
+* torch asks for aligned memory, and `_int_memalign` looks for the size, the alignment and a smallest chunk
+  together, to cut both ends off: until glibc 2.38 the hole that a tensor left is too small for the next of
+  its size (sourceware bug 14581). Most of the slack comes from there.
 
 What this leaves out: arenas of other threads, the bins for small blocks, and pages that nothing touched:
 every allocated byte counts as resident.
@@ -20,6 +23,7 @@ from dataclasses import dataclass
 
 PAGE = 4096
 ALIGNMENT = 64  # of torch's CPU tensors
+HEADER, UNIT, SMALLEST = 16, 16, 32  # of a chunk: before the memory, its granularity, the least
 FIRST_THRESHOLD = 128 << 10
 MOST_THRESHOLD = 32 << 20
 
@@ -51,7 +55,7 @@ class Heap:
         """Return a chunk that holds so many bytes; None for none."""
         if size == 0:
             return None
-        rounded = -(-(size + 16) // ALIGNMENT) * ALIGNMENT
+        rounded = max(SMALLEST, -(-(size + 8) // UNIT) * UNIT)
         if rounded >= self._threshold:
             chunk = _Chunk(-1, -(-rounded // PAGE) * PAGE)
             self._mapped += chunk.size
@@ -85,18 +89,25 @@ class Heap:
             self._keep(start, end - start)
 
     def _from_heap(self, size: int) -> _Chunk:
-        at = bisect_left(self._free, (size, -1))
+        asked = size + ALIGNMENT + SMALLEST
+        at = bisect_left(self._free, (asked, -1))
         if at < len(self._free):
             whole, start = self._free[at]
             self._drop(start)
-            if whole > size:
-                self._keep(start + size, whole - size)
-            return _Chunk(start, size)
-        start = self._top
-        if start in self._ends:  # the free end of the heap is made longer
-            start = self._drop(self._ends[start])
-        self._top = start + size
-        return _Chunk(start, size)
+        else:
+            start = self._top
+            if start in self._ends:  # the free end of the heap is made longer
+                start = self._drop(self._ends[start])
+            whole = asked
+            self._top = start + whole
+        lead = -(start + HEADER) % ALIGNMENT
+        lead += ALIGNMENT if 0 < lead < SMALLEST else 0
+        if lead:
+            self._keep(start, lead)
+        if whole - lead - size >= SMALLEST:
+            self._keep(start + lead + size, whole - lead - size)
+            return _Chunk(start + lead, size)
+        return _Chunk(start + lead, whole - lead)
 
     def _keep(self, start: int, size: int) -> None:
         insort(self._free, (size, start))

@@ -44,15 +44,24 @@ def replay(
         state.take(size, "workspaces")
     state.run(trace.setup, trace.setup.sizes)
     for i, length in enumerate(lengths):
-        if i == 0:  # the first step has sizes at one length alone; scale what both steps share
-            known = trace.sizes_at(length)
-            sizes = (*known, *trace.first.sizes[len(known) :])
-            state.run(trace.first, sizes)
+        if i == 0:
+            state.run(trace.first, _first_sizes(trace, length))
         else:
             state.run(trace.repeated, trace.sizes_at(length))
         if empties_every and (i + 1) % empties_every == 0:
             state.empty_cache()
     return Peak(state.card.most_allocated, state.card.most_reserved, dict(state.at_peak))
+
+
+def _first_sizes(trace: Trace, length: int) -> list[int]:
+    """Sizes of the first step, traced at one length alone: what the repeated step shares is scaled."""
+    sizes = list(trace.first.sizes)
+    for i, (same, scaled) in enumerate(
+        zip(trace.repeated.sizes, trace.sizes_at(length), strict=True)
+    ):
+        if sizes[i] == same:
+            sizes[i] = scaled
+    return sizes
 
 
 class _Replay:
