@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rich.text import Text
 
+from harness.arm_forecast import ArmForecast
 from harness.forecast import Forecast, fit, smallest, told
 from harness.forecast_file import AskedRun
 from harness.plan_tables import shown_gib
@@ -33,6 +34,37 @@ def print_forecast(name: str, run: AskedRun, made: Forecast, classes: Mapping[st
     if run.measured is not None:
         out.print(Text(f"  {_judged(run, made)}"))
     out.print()
+
+
+def print_arms(arms: Sequence[ArmForecast]) -> None:
+    """Print the forecast of each arm of a plan."""
+    if not arms:
+        return
+    out = answer_console()
+    out.print()
+    out.print(Text("Forecast of one GPU's memory, highest moment, in GiB", style="bold"))
+    table = plain_table("arm", "by", "device (interval)", "terms", "formulas", "smallest GPU")
+    for arm in arms:
+        made = arm.forecast
+        device = made.lens("nvml-device") if made else None
+        if made is None or device is None:
+            table.add_row(f"{arm.pair}.{arm.arm}", "-", "unknown", Text(harmless(arm.why or "")), "", "")
+            continue
+        terms = ", ".join(f"{t.name} {t.bytes / 2**30:.2f}" for t in made.terms if t.bytes >= 2**20)
+        perhaps = smallest(arm.fits, ("yes", "perhaps"))
+        also = f" (perhaps {perhaps})" if perhaps not in (None, arm.smallest) else ""
+        table.add_row(
+            f"{arm.pair}.{arm.arm}",
+            made.source,
+            f"{device.bytes / 2**30:.1f} ({device.low_bytes / 2**30:.1f}-{device.high_bytes / 2**30:.1f})",
+            Text(harmless(terms)),
+            f"{arm.cross_check_bytes / 2**30:.1f}" if arm.cross_check_bytes else "",
+            f"{arm.smallest or 'none'}{also}",
+        )
+    out.print(table)
+    for arm in arms:
+        if arm.why:
+            out.print(Text(harmless(f"{arm.pair}.{arm.arm} is not traced: {arm.why}")))
 
 
 def printed(name: str, run: AskedRun, made: Forecast, classes: Mapping[str, int]) -> dict[str, Any]:

@@ -61,6 +61,7 @@ ORDER = (
     "forecast",
     "forecast_file",
     "trace_cache",
+    "arm_forecast",
     "gpu_classes",
     "hub_token",
     "access",

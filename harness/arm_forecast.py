@@ -1,0 +1,198 @@
+"""What each arm of a matrix would hold on one GPU, traced where its code can be run, and which GPU that takes.
+
+The training step is traced (`forecast`). What stands beside it is added: vLLM's pool, a share of the card;
+and, where another moment of the run takes more than a step's activations and logits, what it takes beyond
+them, by the formulas of `activations`: sampling with transformers (keys and values of all completions), and
+the held-out evaluation. A run that is sharded over several GPUs, and any run where torch is not
+installed, is reckoned by the formulas of `estimate`, and says so.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from pydantic import Field
+
+from harness.activations import ElementBytes, Term, evaluation, generation
+from harness.catalog import MODELS, ModelFacts
+from harness.estimate import Memory, estimate_memory
+from harness.forecast import Estimate, Forecast, Rows, forecast_training, smallest, subject_of
+from harness.frozen import Frozen
+from harness.memory_trace import Trace
+from harness.rates import RateCard
+from harness.spec import RunSpec
+from harness.trace_cache import Progress, Question, can_trace, traces
+from harness.workload import Workload, workload
+
+# How far the formulas' step lay from what runs on an H100 held: 3 % below to 21 % above (docs/gpu.md).
+FORMULA_BELOW, FORMULA_ABOVE = 0.97, 1.21
+TRACED_OPTIMIZERS = ("adamw_torch", "adamw_torch_fused", "sgd", "adagrad", "rmsprop", "adafactor")
+OF_A_STEP = ("activations", "logits", "temporaries", "copies")
+
+
+class ArmForecast(Frozen):
+    """One arm's forecast."""
+
+    pair: str
+    arm: str
+    forecast: Forecast | None = Field(description="null: nothing bounds the length of a row, or no shape")
+    why: str | None = Field(description="why it is not traced; null where it is")
+    cross_check_bytes: int | None = Field(description="the formulas' total, where the trace is shown")
+    fits: dict[str, str] = Field(description="class of GPU → yes, perhaps or no")
+    smallest: str | None = Field(description="the first class that holds the interval's upper end")
+
+
+def forecast_arms(
+    specs: Sequence[RunSpec],
+    card: RateCard,
+    gpu_bytes: int,
+    classes: Mapping[str, int],
+    *,
+    is_hopper: bool,
+    has_tiles: bool,
+    progress: Progress | None = None,
+) -> list[ArmForecast]:
+    """Forecast every arm once."""
+    arms = {(s.pair, s.arm): s for s in reversed(specs)}
+    arms = {key: arms[key] for key in dict.fromkeys((s.pair, s.arm) for s in specs)}
+    asked: dict[tuple[str, str], Question] = {}
+    why: dict[tuple[str, str], str] = {}
+    for key, spec in arms.items():
+        question = _question(spec, card)
+        if isinstance(question, str):
+            why[key] = question
+        else:
+            asked[key] = question
+    answers = dict(zip(asked, traces(list(asked.values()), progress), strict=True))
+    return [
+        _arm(spec, answers.get(key, why.get(key, "")), card, gpu_bytes, classes, is_hopper, has_tiles)
+        for key, spec in arms.items()
+    ]
+
+
+def _question(spec: RunSpec, card: RateCard) -> Question | str:
+    """Return what to trace for an arm, or why it is not traced."""
+    facts = MODELS.get(spec.model.source)
+    if facts is None:
+        return "its shape is not in the catalog"
+    if not can_trace():
+        return "torch, transformers, trl and peft are not all installed"
+    load = workload(spec, card)
+    if load.is_sharded:
+        return f"sharded over {load.processes} GPUs"
+    if not is_traced(load.optim):
+        return f"its optimizer ({load.optim}) is not traced"
+    subject = subject_of(spec, facts, load)
+    if subject is None or load.length is None:
+        return "no bound on the length of a row"
+    return subject, load.length
+
+
+def is_traced(optim: str) -> bool:
+    """Whether an optimizer's step is traced: those of packages that need a GPU are not."""
+    return optim in TRACED_OPTIMIZERS
+
+
+def _arm(
+    spec: RunSpec,
+    answer: Trace | str,
+    card: RateCard,
+    gpu_bytes: int,
+    classes: Mapping[str, int],
+    is_hopper: bool,
+    has_tiles: bool,
+) -> ArmForecast:
+    facts, load = MODELS.get(spec.model.source), workload(spec, card)
+    is_traced = isinstance(answer, Trace)
+    step = _step(spec, load, answer, card, is_hopper) if isinstance(answer, Trace) else None
+
+    def formulas(size: int) -> Memory | None:
+        return facts and estimate_memory(spec, facts, load, size, card, has_tiles=has_tiles)
+
+    def made(size: int) -> Forecast | None:
+        if step is not None and facts is not None:
+            return _with_others(spec, facts, load, step, size)
+        known = formulas(size)
+        return None if known is None else _reckoned(known)
+
+    forecast, checked = made(gpu_bytes), formulas(gpu_bytes)
+    fits = {name: _fits(made(size), size) for name, size in classes.items()} if forecast else {}
+    return ArmForecast(
+        pair=spec.pair,
+        arm=spec.arm,
+        forecast=forecast,
+        why=None if is_traced else str(answer),
+        cross_check_bytes=checked.total_bytes if checked and is_traced else None,
+        fits=fits,
+        smallest=smallest(fits),
+    )
+
+
+def _step(
+    spec: RunSpec, load: Workload, trace: Trace, card: RateCard, is_hopper: bool
+) -> Forecast:
+    """The training step alone."""
+    assert load.length is not None  # noqa: S101 - what is traced has one
+    mean = load.mean_length if spec.task == "sft" and not spec.trainer.get("packing") else None
+    return forecast_training(
+        trace,
+        Rows(longest=load.length, mean=mean),
+        batch=load.batch,
+        is_hopper=is_hopper,
+        beyond_torch=card.bare_context_bytes.value,
+    )
+
+
+def _with_others(
+    spec: RunSpec, facts: ModelFacts, load: Workload, step: Forecast, gpu_bytes: int
+) -> Forecast:
+    """The traced step, and what stands beside it on a card of that size."""
+    size = ElementBytes.of(load)
+    own = sum(t.bytes for t in step.terms if t.name in OF_A_STEP)
+    other = max(
+        (generation(facts, load, size), evaluation(spec, facts, load, size)), key=lambda t: t.bytes
+    )
+    beside = [other.model_copy(update={"bytes": other.bytes - own})] if other.bytes > own else []
+    in_torch = sum(term.bytes for term in beside)
+    pool = int(gpu_bytes * load.pool.share) if load.pool else 0
+    if load.pool and load.pool.sleeps:
+        pool = max(0, pool - own)
+    if pool:
+        note = "a share of the card (vllm_gpu_memory_utilization)"
+        beside.append(Term(name="vLLM pool", bytes=pool, note=note))
+    return step.model_copy(
+        update={
+            "terms": (*step.terms, *beside),
+            "lenses": tuple(
+                _raised(e, in_torch + (pool if e.lens == "nvml-device" else 0)) for e in step.lenses
+            ),
+        }
+    )
+
+
+def _raised(estimate: Estimate, by: int) -> Estimate:
+    return Estimate(
+        lens=estimate.lens,
+        bytes=estimate.bytes + by,
+        low_bytes=estimate.low_bytes + by,
+        high_bytes=estimate.high_bytes + by,
+    )
+
+
+def _reckoned(memory: Memory) -> Forecast:
+    """The formulas as a forecast, with the interval that measured runs gave them."""
+    total = memory.total_bytes
+    estimate = Estimate(
+        lens="nvml-device",
+        bytes=total,
+        low_bytes=round(total / FORMULA_ABOVE),
+        high_bytes=round(total / FORMULA_BELOW),
+    )
+    return Forecast(source="formulas", terms=memory.terms, lenses=(estimate,))
+
+
+def _fits(forecast: Forecast | None, size: int) -> str:
+    device = forecast.lens("nvml-device") if forecast else None
+    if device is None or device.low_bytes > size:
+        return "no"
+    return "yes" if device.high_bytes <= size else "perhaps"
