@@ -128,7 +128,9 @@ class CachingAllocator:
         return block
 
     def _split(self, block: _Block, size: int) -> None:
-        rest = _Block(block.address + size, block.size - size, block.is_small, True, block, block.right)
+        rest = _Block(
+            block.address + size, block.size - size, block.is_small, True, block, block.right
+        )
         if block.right is not None:
             block.right.left = rest
         block.right, block.size = rest, size

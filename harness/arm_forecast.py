@@ -1,4 +1,4 @@
-"""What each arm of a matrix would hold on one GPU, traced where its code can be run, and which GPU that takes.
+"""What each arm of a matrix would hold on one GPU, traced where it can be, and which GPU that takes.
 
 The training step is traced (`forecast`). What stands beside it is added: vLLM's pool, a share of the card;
 and, where another moment of the run takes more than a step's activations and logits, what it takes beyond
@@ -35,9 +35,13 @@ class ArmForecast(Frozen):
 
     pair: str
     arm: str
-    forecast: Forecast | None = Field(description="null: nothing bounds the length of a row, or no shape")
+    forecast: Forecast | None = Field(
+        description="null: nothing bounds the length of a row, or no shape"
+    )
     why: str | None = Field(description="why it is not traced; null where it is")
-    cross_check_bytes: int | None = Field(description="the formulas' total, where the trace is shown")
+    cross_check_bytes: int | None = Field(
+        description="the formulas' total, where the trace is shown"
+    )
     fits: dict[str, str] = Field(description="class of GPU → yes, perhaps or no")
     smallest: str | None = Field(description="the first class that holds the interval's upper end")
 
@@ -65,7 +69,9 @@ def forecast_arms(
             asked[key] = question
     answers = dict(zip(asked, traces(list(asked.values()), progress), strict=True))
     return [
-        _arm(spec, answers.get(key, why.get(key, "")), card, gpu_bytes, classes, is_hopper, has_tiles)
+        _arm(
+            spec, answers.get(key, why.get(key, "")), card, gpu_bytes, classes, is_hopper, has_tiles
+        )
         for key, spec in arms.items()
     ]
 
@@ -89,8 +95,8 @@ def _question(spec: RunSpec, card: RateCard) -> Question | str:
 
 
 def is_traced(optim: str) -> bool:
-    """Whether an optimizer's step is traced: those of packages that need a GPU are not."""
-    return optim in TRACED_OPTIMIZERS
+    """Whether an optimizer's step is traced; of bitsandbytes' the sizes of its states are."""
+    return optim in TRACED_OPTIMIZERS or "8bit" in optim or optim.startswith(("paged_", "lion"))
 
 
 def _arm(
@@ -128,9 +134,7 @@ def _arm(
     )
 
 
-def _step(
-    spec: RunSpec, load: Workload, trace: Trace, card: RateCard, is_hopper: bool
-) -> Forecast:
+def _step(spec: RunSpec, load: Workload, trace: Trace, card: RateCard, is_hopper: bool) -> Forecast:
     """The training step alone."""
     assert load.length is not None  # noqa: S101 - what is traced has one
     mean = load.mean_length if spec.task == "sft" and not spec.trainer.get("packing") else None

@@ -7,8 +7,8 @@ What a forecast says, and how it comes about:
   batch is padded to its longest, over several draws of lengths;
 * NVML device: reserved, CUDA's context and what libraries load (rate card).
 
-The interval of reserved memory spans the draws of lengths and a replay in which every row is the longest,
-widened by `RESIDUAL`: how far measured runs lay from their forecast (docs/memory.md says which, and what the
+The interval of reserved memory spans the draws of lengths and a replay in which every row is the
+longest, widened by `RESIDUAL`: how far measured runs lay from their forecast (docs/memory.md says which, and what the
 interval then covered). No constant is fitted to a run that it is checked by.
 """
 
@@ -64,7 +64,8 @@ class Rows(Frozen):
         None, description="mean tokens of a row; null: every row is the longest"
     )
     sorted_batches: PositiveInt | None = Field(
-        None, description="batches in a bucket of rows sorted by length, longest first; null: shuffled"
+        None,
+        description="batches in a bucket of rows sorted by length, longest first; null: shuffled",
     )
 
 
@@ -120,7 +121,13 @@ def subject_of(spec: RunSpec, facts: ModelFacts, load: Workload) -> Subject | No
 
 
 def forecast_training(
-    trace: Trace, rows: Rows, *, batch: int, is_hopper: bool, empties_every: int = 0, beyond_torch: int
+    trace: Trace,
+    rows: Rows,
+    *,
+    batch: int,
+    is_hopper: bool,
+    empties_every: int = 0,
+    beyond_torch: int,
 ) -> Forecast:
     """Forecast a training step from its trace. `beyond_torch` is CUDA's context and libraries."""
     standing = (WORKSPACE_ON_HOPPER if is_hopper else WORKSPACE,) * WORKSPACES
@@ -222,14 +229,20 @@ def fit(forecast: Forecast, gpu_bytes: Mapping[str, int]) -> dict[str, str]:
     device = forecast.lens("nvml-device")
     assert device is not None  # noqa: S101 - every forecast of a GPU has it
     return {
-        name: "yes" if device.high_bytes <= size else "perhaps" if device.low_bytes <= size else "no"
+        name: "yes"
+        if device.high_bytes <= size
+        else "perhaps"
+        if device.low_bytes <= size
+        else "no"
         for name, size in gpu_bytes.items()
     }
 
 
 def told(estimate: Estimate) -> str:
     """Write a figure with its interval."""
-    return f"{in_gib(estimate.bytes)} ({in_gib(estimate.low_bytes)} to {in_gib(estimate.high_bytes)})"
+    return (
+        f"{in_gib(estimate.bytes)} ({in_gib(estimate.low_bytes)} to {in_gib(estimate.high_bytes)})"
+    )
 
 
 def smallest(fits: Mapping[str, str], words: Sequence[str] = ("yes",)) -> str | None:

@@ -35,13 +35,17 @@ class AskedRun(Frozen):
     model: str | ModelFacts = Field(description="a name of the catalog, or a shape")
     dtype: Precision = Field("bfloat16", description="of the base weights")
     lora: Adapter | None = Field(None, description="the adapter; absent is full fine-tuning")
-    loop: Loop = Field("sft", description="sft or grpo: TRL's loss; transformers: labels passed to it")
+    loop: Loop = Field(
+        "sft", description="sft or grpo: TRL's loss; transformers: labels passed to it"
+    )
     batch: PositiveInt = Field(description="rows of a micro batch")
     accumulation: PositiveInt = 1
     length: Rows = Field(description="of a row, in tokens")
     has_autocast: bool = Field(False, description="bf16=True of a Trainer, or torch.autocast")
     has_checkpointing: bool = Field(False, description="gradient checkpointing")
-    optim: str = Field("adamw_torch", description="by transformers' names; torch.optim.AdamW is this one")
+    optim: str = Field(
+        "adamw_torch", description="by transformers' names; torch.optim.AdamW is this one"
+    )
     scored_share: Annotated[float, Field(gt=0, le=1)] = 1.0
     keeps_gradients: bool = Field(
         False, description="zero_grad() when the next step begins, instead of at the end of one"
@@ -49,7 +53,9 @@ class AskedRun(Frozen):
     empties_cache_every: Annotated[int, Field(ge=0)] = Field(
         0, description="steps between calls of empty_cache(); 0: never"
     )
-    gpu: str | None = Field(None, description="a GPU of the rate card; absent is the card's default")
+    gpu: str | None = Field(
+        None, description="a GPU of the rate card; absent is the card's default"
+    )
     device: Device = "cuda"
     measured: Measured | None = None
 
@@ -96,7 +102,9 @@ def load_forecast_file(path: Path) -> ForecastFile:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         what = getattr(error, "strerror", None) or "not UTF-8 text"
-        raise ConfigError(f"{str(path)!r} can't be read: {what}; expected a YAML file of runs") from None
+        raise ConfigError(
+            f"{str(path)!r} can't be read: {what}; expected a YAML file of runs"
+        ) from None
     data, root = read_yaml(text, path.name)
     if not isinstance(data, dict):
         raise ConfigError(f"{path.name}: found {type(data).__name__}, expected a mapping of keys")

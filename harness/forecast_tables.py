@@ -48,7 +48,9 @@ def print_arms(arms: Sequence[ArmForecast]) -> None:
         made = arm.forecast
         device = made.lens("nvml-device") if made else None
         if made is None or device is None:
-            table.add_row(f"{arm.pair}.{arm.arm}", "-", "unknown", Text(harmless(arm.why or "")), "", "")
+            table.add_row(
+                f"{arm.pair}.{arm.arm}", "-", "unknown", Text(harmless(arm.why or "")), "", ""
+            )
             continue
         terms = ", ".join(f"{t.name} {t.bytes / 2**30:.2f}" for t in made.terms if t.bytes >= 2**20)
         perhaps = smallest(arm.fits, ("yes", "perhaps"))

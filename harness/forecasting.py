@@ -50,7 +50,9 @@ def forecast(file: Path, rate_card: Path | None, is_json: bool) -> int:
     gpus = {name: card.gpu(run.gpu)[0] for name, run in asked.items()}
     subjects = {name: run.subject(f"{file.name}: {name}") for name, run in asked.items()}
     if not can_trace():
-        raise ConfigError("torch, transformers, trl and peft are not all installed: nothing can be traced")
+        raise ConfigError(
+            "torch, transformers, trl and peft are not all installed: nothing can be traced"
+        )
     questions = [(subjects[name], run.length.longest) for name, run in asked.items()]
     found = traces(questions, lambda done, of: complain(f"traced {done} of {of}"))
     failed = 0

@@ -68,7 +68,7 @@ Examples:
     "--formulas",
     "by_formulas",
     is_flag=True,
-    help="memory by closed forms alone; else each arm's training step is traced (a minute or two, then kept)",
+    help="memory by closed forms alone; else each arm's step is traced (minutes, then kept)",
 )
 @JSON
 def plan(

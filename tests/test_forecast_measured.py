@@ -57,7 +57,9 @@ def is_sft(run: dict) -> bool:
 
 
 @pytest.mark.parametrize("run", OK)
-def test_a_steps_tensors_are_forecast_within_four_percent_where_rows_fill_their_length(run, forecasts):
+def test_a_steps_tensors_are_forecast_within_four_percent_where_rows_fill_their_length(
+    run, forecasts
+):
     measured = run["peak_bytes"]["torch-allocated"]["train"]
     ratio = forecasts[run["cell"]].lens("torch-allocated").bytes / measured
     # GRPO's prompts are shorter than the bound that is reckoned with.

@@ -74,10 +74,9 @@ def test_a_step_frees_what_the_one_before_it_left():
     assert replay(trace, [100] * 6).allocated == replay(trace, [100] * 3).allocated
 
 
-def test_steps_that_differ_in_more_than_bytes_are_refused():
-    events = log()
-    with pytest.raises(ValueError, match="different events"):
-        fold([*events, Event(ALLOCATE, 99, 1)], {}, 3, (100, 50))
+def test_steps_that_differ_in_more_than_bytes_count_as_the_longest():
+    trace = fold([*log(), Event(ALLOCATE, 99, 1)], {}, 3, (100, 50))
+    assert trace.sizes_at(50) == trace.sizes_at(100) == trace.repeated.sizes
 
 
 def test_lengths_that_change_cost_reserved_memory_that_one_length_does_not():

@@ -9,17 +9,16 @@ CPU that this runs on is put in its place, and nothing else:
 * TRL's tiles are folded by Triton kernels in place, and only scored positions reach them;
 * optimizers and clipping take the implementation that is CUDA's default.
 
-What this leaves out: dropout's masks under LoRA are there, but quantised weights are not.
+What this leaves out: quantised weights, and kernels from elsewhere (Liger, FlashAttention 3).
 """
 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, nullcontext
 from types import SimpleNamespace
 from typing import Any
-from unittest.mock import patch
 
 import torch
 from peft import LoraConfig, get_peft_model
@@ -34,7 +33,6 @@ from harness.worker.methods import target_modules
 from harness.worker.models import DTYPES
 
 aten = torch.ops.aten
-FACTORED = "adafactor"
 
 
 def build_model(subject: Subject) -> nn.Module:
@@ -43,11 +41,12 @@ def build_model(subject: Subject) -> nn.Module:
     It is put together on the meta device, where PEFT's casts work, and then takes fake weights.
     """
     with unset_fake_temporarily():
-        model = _without_weights(subject)
+        model = without_weights(subject)
     return with_fake_weights(model)
 
 
-def _without_weights(subject: Subject) -> Any:
+def without_weights(subject: Subject) -> Any:
+    """Put the model and its adapter together on the meta device."""
     model = bare_model(subject)
     if subject.has_checkpointing:
         model.gradient_checkpointing_enable(
@@ -120,7 +119,9 @@ def fuse_head(subject: Subject, model: Any) -> None:
     """Let TRL patch the forward, as the subject's trainer does."""
     from trl.trainer.utils import add_fused_lm_head
 
-    outputs = ("log_probs", "entropy", "is_top1") if subject.loop == "sft" else ("log_probs", "entropy")
+    outputs = (
+        ("log_probs", "entropy", "is_top1") if subject.loop == "sft" else ("log_probs", "entropy")
+    )
     add_fused_lm_head(model.get_base_model() if subject.adapter else model, outputs=outputs)
 
 
@@ -178,9 +179,7 @@ def _grpo_loss(model: Any, ids: Tensor, mask: Tensor, scored: int) -> Tensor:
 
     trainer = SimpleNamespace(accelerator=SimpleNamespace(autocast=nullcontext))
     score = inspect.unwrap(GRPOTrainer._get_per_token_logps_and_entropies)
-    per_token, _, _ = score(
-        trainer, model, ids, mask, scored, compute_entropy=True
-    )
+    per_token, _, _ = score(trainer, model, ids, mask, scored, compute_entropy=True)
     ratio = torch.exp(per_token - per_token.detach())
     advantages = torch.ones(ids.shape[0], 1, dtype=torch.float32)
     losses = -torch.min(ratio * advantages, torch.clamp(ratio, 0.8, 1.2) * advantages)
@@ -206,7 +205,7 @@ def build_optimizer(subject: Subject, model: nn.Module) -> torch.optim.Optimizer
         return torch.optim.Adagrad(trained, **on_gpu)
     if name in ("rmsprop",):
         return torch.optim.RMSprop(trained, **on_gpu)
-    if name == FACTORED:
+    if name == "adafactor":
         from transformers import Adafactor
 
         return Adafactor(trained, scale_parameter=False, relative_step=False, lr=1e-3)
@@ -220,7 +219,7 @@ def build_optimizer(subject: Subject, model: nn.Module) -> torch.optim.Optimizer
     )
 
 
-def clip(subject: Subject, model: nn.Module) -> None:
+def clip(model: nn.Module) -> None:
     """Clip gradients as accelerate does."""
     trained = [p for p in model.parameters() if p.grad is not None]
     torch.nn.utils.clip_grad_norm_(trained, 1.0, foreach=True)
@@ -237,7 +236,9 @@ def _gpu_attention(query: Tensor, key: Tensor, value: Tensor, attn_mask: Tensor 
         if query.dtype == torch.float32 and groups > 1:  # no fused kernel repeats heads in float32
             key, value = (t.repeat_interleave(groups, dim=1) for t in (key, value))
     if attn_mask is None and query.dtype != torch.float32:
-        return aten._scaled_dot_product_flash_attention(query, key, value, dropout_p, is_causal, scale=scale)[0]
+        return aten._scaled_dot_product_flash_attention(
+            query, key, value, dropout_p, is_causal, scale=scale
+        )[0]
     return aten._scaled_dot_product_efficient_attention(
         query, key, value, attn_mask, True, dropout_p, is_causal, scale=scale
     )[0]
@@ -261,8 +262,15 @@ def as_on_gpu() -> Iterator[None]:
             (tiles, "_addmm_fp32", _in_place),
             (scoring, "_use_triton", lambda _: True),
         ):
-            stack.enter_context(patch.object(where, name, stand_in))
+            stack.enter_context(_replaced(where, name, stand_in))
         yield
 
 
-Step = Callable[[], None]
+@contextmanager
+def _replaced(where: Any, name: str, stand_in: Any) -> Iterator[None]:
+    own = getattr(where, name)
+    setattr(where, name, stand_in)
+    try:
+        yield
+    finally:
+        setattr(where, name, own)

@@ -94,7 +94,11 @@ class StorageLog(TorchDispatchMode):
         return gone
 
     def __torch_dispatch__(
-        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+        self,
+        func: Any,
+        types: Any,
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
     ) -> Any:
         result = self._run(func, args, kwargs or {})
         kind = self._kind(func, args)
@@ -111,9 +115,9 @@ class StorageLog(TorchDispatchMode):
         """Run an operation, or what stands for it where its result hangs on values."""
         if func in SUMS and self.phase == "backward" and not torch.is_grad_enabled() and not kwargs:
             left, right = args[:2]
-            if isinstance(right, torch.Tensor) and left.shape == right.shape:
-                if left.dtype == right.dtype and left.is_contiguous():
-                    return left.add_(right)
+            is_like = isinstance(right, torch.Tensor) and left.shape == right.shape
+            if is_like and left.dtype == right.dtype and left.is_contiguous():
+                return left.add_(right)
         if func is aten.index.Tensor and args[1][0] is not None and args[1][0].dtype == torch.bool:
             return args[0].new_empty((self.scored, *args[0].shape[args[1][0].dim() :]))
         if func is aten.masked_select.default:
@@ -138,4 +142,6 @@ def _likes(args: tuple[Any, ...]) -> list[torch.Tensor]:
     first = args[0] if args else None
     if isinstance(first, torch.Tensor):
         return [first]
-    return [t for t in first if isinstance(t, torch.Tensor)] if isinstance(first, list | tuple) else []
+    return (
+        [t for t in first if isinstance(t, torch.Tensor)] if isinstance(first, list | tuple) else []
+    )
