@@ -13,7 +13,7 @@ import pytest
 
 from harness.catalog import MODELS
 from harness.estimate import estimate_memory
-from harness.forecast import Forecast, Rows, forecast_training, subject_of
+from harness.forecast import Forecast, Rows, forecast_on_cpu, forecast_training, subject_of
 from harness.forecast_file import load_forecast_file
 from harness.memory_trace import Trace
 from harness.rates import load_rates
@@ -106,3 +106,13 @@ def test_the_public_runs_are_forecast_within_seven_percent_and_inside_the_interv
     assert reserved.bytes == pytest.approx(measured, rel=0.07)
     assert reserved.low_bytes <= measured <= reserved.high_bytes
     assert sum(term.bytes for term in made.terms) == reserved.bytes
+
+
+def test_peak_growth_of_rss_is_forecast_within_ten_percent_on_the_cpu():
+    runs = load_forecast_file(DATA / "forecast-smollm2-runs.yaml").runs
+    questions = [(run.subject(name), run.length.longest) for name, run in runs.items()]
+    for run, trace in zip(runs.values(), traces(questions), strict=True):
+        assert isinstance(trace, Trace), trace
+        rss = forecast_on_cpu(trace, run.length.longest).lens("rss")
+        assert rss.bytes == pytest.approx(run.measured.gib * 2**30, rel=0.1)
+        assert rss.low_bytes <= run.measured.gib * 2**30 <= rss.high_bytes
