@@ -113,7 +113,9 @@ def _arm(
     step = _step(spec, load, answer, card, is_hopper) if isinstance(answer, Trace) else None
 
     def formulas(size: int) -> Memory | None:
-        return facts and estimate_memory(spec, facts, load, size, card, has_tiles=has_tiles)
+        if facts is None:
+            return None
+        return estimate_memory(spec, facts, load, size, card, has_tiles=has_tiles)
 
     def made(size: int) -> Forecast | None:
         if step is not None and facts is not None:

@@ -8,8 +8,8 @@ What a forecast says, and how it comes about:
 * NVML device: reserved, CUDA's context and what libraries load (rate card).
 
 The interval of reserved memory spans the draws of lengths and a replay in which every row is the
-longest, widened by `RESIDUAL`: how far measured runs lay from their forecast (docs/memory.md says which, and what the
-interval then covered). No constant is fitted to a run that it is checked by.
+longest, widened by `RESIDUAL`: about how far measured runs lay from their forecast (docs/memory.md says
+which, and what the interval then covered). No constant is fitted to a public run that it is checked by.
 """
 
 from __future__ import annotations

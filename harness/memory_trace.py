@@ -98,8 +98,8 @@ def fold(
     sites = _locate(events)
     named = _name(events, kinds)
     steps: list[list[tuple[Key, int | None, str]]] = [[], [], [], []]
-    for step, *rest in _expanded(events, sites, named, max(1, units - 2)):
-        steps[step].append(tuple(rest))
+    for step, key, size, kind in _expanded(events, sites, named, max(1, units - 2)):
+        steps[step].append((key, size, kind))
     repeated, numbers = _numbered(2, steps[2], {})
     longer, others = _numbered(3, steps[3], {})
     if repeated.events != longer.events or numbers != others:
