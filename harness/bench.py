@@ -13,6 +13,7 @@ from datetime import UTC, datetime
 
 from harness import __version__
 from harness.errors import ConfigError, NewerFormatError, RunsFailed, StudyError
+from harness.exclusive import Guard
 from harness.hub import Obtained, obtain
 from harness.launch import Launch, Launcher
 from harness.launch.watch import Limits
@@ -254,8 +255,15 @@ def _run(request: Request, desk: Desk, pending: Sequence[RunSpec], slots: Sequen
             urgency=desk.urgency,
             total=len(desk.plan.specs),
             done=len(desk.plan.specs) - len(pending),
+            guard=_guard(request, desk.display),
         ).run(pending)
     desk.refuse_undeclared()
+
+
+def _guard(request: Request, display: Display) -> Guard | None:
+    if request.exclusive_wait_s is None:
+        return None
+    return Guard(request.exclusive_wait_s, lambda text: display.emit(Event("note", text, {})))
 
 
 def _finish(desk: Desk, request: Request) -> StudyView | None:

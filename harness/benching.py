@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from harness.errors import MachineError
+from harness.measure.pace import HZ
 from harness.options import (
     BUDGET,
     FILTER,
@@ -34,6 +35,8 @@ if TYPE_CHECKING:
     from harness.ready import Ready
     from harness.spec import RunSpec
     from harness.stacks import Stack
+
+EXCLUSIVE_WAIT_S = 600
 
 BENCH_EXAMPLES = """\b
 Examples:
@@ -96,9 +99,19 @@ Examples:
 @click.option(
     "--sampler-hz",
     type=click.FloatRange(1, 1000),
-    default=20.0,
+    default=HZ,
     show_default=True,
-    help="memory samples a second",
+    help="memory samples a second; fewer where they would take more than 1 % of a core for each 50",
+)
+@click.option(
+    "--exclusive",
+    "exclusive_wait_s",
+    type=click.IntRange(min=0),
+    is_flag=False,
+    flag_value=EXCLUSIVE_WAIT_S,
+    metavar="SECONDS",
+    help="train only on GPUs that no other program uses: wait so long for one (600 unless said), and try a "
+    "run again whose GPU a stranger came to",
 )
 @click.option(
     "--report/--no-report",

@@ -15,10 +15,10 @@ import altair as alt
 
 from harness import text
 from harness.chart_parts import HEIGHT, arm_color, arm_dash, finish, hover, inline
+from harness.lenses import LENS_NAMES
 from harness.palette import FAINT, PAPER, PHASE_COLORS
 from harness.pool_band import pool_layers
 from harness.series import Curves
-from harness.summary import LENS_NAMES
 from harness.traces import MemoryTrace
 
 TIME_TITLE = "seconds since the model began to load"

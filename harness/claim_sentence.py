@@ -110,7 +110,7 @@ def _memory(verdicts: Sequence[ClaimVerdict]) -> str:
         for verdict in verdicts
         if verdict.rule == "memory"
         for part in verdict.parts
-        if part.decides and part.effect.value is not None
+        if part.decides and part.effect.value is not None and not part.is_refused
     ]
     named = [(effect.name.split(",")[0], effect.value or 0.0) for effect in effects]
     ratios = [ratio for name, ratio in named if name == named[0][0]]

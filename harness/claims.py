@@ -130,7 +130,11 @@ def _comparisons(n: int, kind: str = "") -> str:
 
 def _memory_clause(findings: Sequence[Finding]) -> str:
     """Name the range of memory ratios, over the findings that share the first one's lens."""
-    compared = [f.memory[0] for f in findings if f.is_comparable and f.memory and f.memory[0].ratio]
+    compared = [
+        f.memory[0]
+        for f in findings
+        if f.is_comparable and f.memory and f.memory[0].ratio and not f.memory[0].refused
+    ]
     ratios = [m.ratio.value for m in compared if m.ratio and m.statistic == compared[0].statistic]
     if not ratios:
         return ""

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from harness.claim_spec import ComputeClaim
 from harness.compute import ComputeRatio
 from harness.frozen import Frozen
-from harness.record import FORMAT
+from harness.samples import FORMAT
 from harness.spec import Matrix
 from harness.store import Store, read_model
 

@@ -142,13 +142,12 @@ def _mig(gpu: Gpu, needs: Needs) -> Check | None:
     if not gpu.mig_slices:
         text = f"{_called(gpu)} is in MIG mode and has no slice: no program can use it"
         return Check("gpu", "mig", word_if(needs.uses_gpu), text, whole, value)
-    sizes = [s.total_bytes for s in gpu.mig_slices if s.total_bytes is not None]
     shown = ", ".join(f"{s.name or s.uuid} ({memory(s.total_bytes)})" for s in gpu.mig_slices)
     text = (
-        f"{_called(gpu)} is cut into MIG slices, {shown}; a run gets one of them, while `harness plan` and "
-        "the sampler see the whole GPU"
+        f"{_called(gpu)} is cut into MIG slices, {shown}; runs get {gpu.name}, whose own memory is "
+        "measured, not its power and energy, which it has not apart; CUDA_VISIBLE_DEVICES names another"
     )
-    lacks = needs.gpu_bytes is not None and (not sizes or max(sizes) < needs.gpu_bytes)
+    lacks = needs.gpu_bytes is not None and (gpu.total_bytes or 0) < needs.gpu_bytes
     if lacks:
         text += f"; the largest arm takes {memory(needs.gpu_bytes)}"
     return Check("gpu", "mig", word_if(lacks), text, whole, value)

@@ -21,13 +21,16 @@ from harness.claim_sentence import has_claims
 from harness.claims import Finding
 from harness.findings import banners, finding_cautions, headline, pair_label, scale_of
 from harness.integrity import RewardIntegrity
+from harness.lenses import TRAINING, WHOLE_RUN
 from harness.provenance import commands, environment_of, environments, shareable
 from harness.record import Attempt
 from harness.report_tables import arm_parameters, arms_of, cell
 from harness.reward_tables import integrity_data
 from harness.series import Curves
+from harness.summary import RunSummary
 from harness.traces import MemoryTrace
 from harness.view import RunView, StudyView
+from harness.waterfall import waterfall_of
 
 FORMAT = 1
 Figures = Mapping[str, tuple[Curves, MemoryTrace | None]]  # pair → what its two figures show
@@ -131,6 +134,7 @@ def _run(run: RunView) -> dict[str, Any]:
         "reason": record.reason if record else None,
         "attempts": [_attempt(a) for a in record.attempts] if record else [],
         "summary": run.summary.model_dump(mode="json") if run.summary else None,
+        "peak_parts": parts.model_dump(mode="json") if (parts := waterfall_of(run)) else None,
         "sampler": record.sampler.model_dump(mode="json") if record and record.sampler else None,
         "result": result.model_dump(mode="json") if result else None,
         # A run of a grid differs from the arm's own in its rate and seed: said once.
@@ -171,10 +175,14 @@ def _csv_row(run: RunView) -> dict[str, Any]:
         "model_flops_per_step": summary.model_flops_per_step if summary else None,
         "wall_s": summary.wall_s if summary else None,
         "gpu_energy_j": summary.energy_j if summary else None,
+        "gpu_energy_source": summary.energy_source if summary else None,
+        "gpu_energy_coverage_share": summary.energy_coverage if summary else None,
+        "gpu_joules_per_trained_token": summary.joules_per_token if summary else None,
         "gpu_power_w_mean": summary.power_w_mean if summary else None,
         "gpu_utilization_percent_mean": summary.utilization_percent_mean if summary else None,
         "gpu_temperature_c_max": summary.temperature_c_max if summary else None,
         **_integrity(summary.integrity if summary else None),
+        "measurement_grade": summary.grades[WHOLE_RUN].grade if summary and summary.grades else "",
         "sampler_achieved_hz": sampler.achieved_hz if sampler else None,
         "sampler_longest_gap_s": sampler.longest_gap_s if sampler else None,
     }
@@ -182,6 +190,20 @@ def _csv_row(run: RunView) -> dict[str, Any]:
         name = lens.replace("-", "_")
         row[f"peak_{name}_training_bytes"] = peaks.get("training")
         row[f"growth_{name}_training_bytes"] = summary.growth(lens) if summary else None
+    row |= _graded(summary) if summary else {}
+    return row
+
+
+def _graded(summary: RunSummary) -> dict[str, Any]:
+    """Give the other statistics in training, what was missed, and the grade, a lens each."""
+    row: dict[str, Any] = {}
+    for lens, by_phase in summary.memory_statistics.items():
+        figures, name = by_phase.get(TRAINING), lens.replace("-", "_")
+        if figures is not None and figures.mean_bytes is not None:
+            row[f"p99_{name}_training_bytes"] = figures.p99_bytes
+            row[f"mean_{name}_training_bytes"] = figures.mean_bytes
+    for lens, missed in summary.missed.items():
+        row[f"missed_{lens.replace('-', '_')}_training_bytes"] = missed.at_most_bytes
     return row
 
 

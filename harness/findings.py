@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from harness import text
 from harness.claim_sentence import claims_sentence, control_problems, has_claims
 from harness.claims import Finding, sentence
+from harness.grade_tables import refusal_notice
 from harness.ratios import Interval, MemoryComparison
 from harness.record import Status
 from harness.reward_tables import cautions
@@ -112,6 +113,7 @@ def banners(view: StudyView) -> list[Banner]:
         rows.append(("problem", text.clean(f"Arms differ in undeclared arguments: {shown}{rest}")))
     if has_claims(view):
         rows += [(kind, text.clean(line)) for kind, line in control_problems(view)]
+    rows.append(("problem", text.clean(refusal_notice(view))))
     rows.append(("incomplete", _shortfall(view)))
     rows.append(("scale", _budget(view)))
     if view.study.overrides:
@@ -185,8 +187,14 @@ def _row(view: StudyView, finding: Finding) -> FindingRow:
         reason=text.clean(finding.reason),
         lost=tuple(text.clean(cell) for cell in finding.lost),
         drawing=_draw(worse, finding.margin),
-        cautions=finding_cautions(view, finding),
+        cautions=(*finding_cautions(view, finding), *memory_cautions(finding)),
     )
+
+
+def memory_cautions(finding: Finding) -> tuple[str, ...]:
+    """Say why the memory column is worth nothing, where its measurement is graded D."""
+    refused = finding.memory[0].refused if finding.memory else None
+    return (text.clean(f"Memory: {refused.rstrip('.')}"),) if refused else ()
 
 
 def _signed_interval(estimate: Interval | None, digits: int) -> str:

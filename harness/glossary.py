@@ -43,14 +43,30 @@ GLOSSARY: tuple[tuple[str, str], ...] = (
     (
         "Lens",
         "where a memory number was read: process-tree RSS (host memory of the worker and its "
-        "children), NVML device memory (everything on the GPU), NVML process memory, torch "
-        "reserved or allocated memory. Lenses can't be compared with one another.",
+        "children), NVML device memory (everything on the GPU), the same above what was in use before "
+        "the run, NVML process memory, torch reserved or allocated memory. Lenses can't be compared "
+        "with one another.",
     ),
     (
         "Statistic",
         "peak: the highest sample. Growth: that peak minus the reading when the model was about "
-        "to be loaded, which leaves out Python and its libraries. A peak shorter than the time "
-        "between two samples can be missed.",
+        "to be loaded, which leaves out Python and its libraries. 99th percentile: at or below it for "
+        "99% of the time. Mean: each sample weighs the time around it. torch counts peaks alone. A peak "
+        "shorter than the time between two samples can be missed; on CUDA torch's counter says by how "
+        "much at most.",
+    ),
+    (
+        "Grade of measurement",
+        "A to D, with what lowered it: gaps and rate of sampling, too few steps, other processes on the "
+        "GPU, lenses that contradict one another, a device that was lost; for a run also throttling and "
+        "clocks that drift. What was not recorded counts as B at best. No verdict on memory rests on a "
+        "lens graded D.",
+    ),
+    (
+        "What a peak is made of",
+        "weights, gradients and optimizer state by count (parameters times bytes), a vLLM pool, context "
+        "and fragmentation read off the lenses; activations, logits and temporaries follow one another "
+        "within a step and stay one part. The parts add up to the measured peak.",
     ),
     (
         "RSS of a forked worker",
@@ -74,9 +90,9 @@ GLOSSARY: tuple[tuple[str, str], ...] = (
     ),
     (
         "GPU energy, power, use",
-        "read through NVML in the training phases. Energy: last minus first reading of the GPU's "
-        "counter, evaluations between them included. Several GPUs: energy and power summed, use "
-        "averaged, the highest temperature.",
+        "read through NVML in the training phases. Energy: from the GPU's counter, or the power samples "
+        "integrated where it has none; evaluations are left out. Energy per token: over all tokens that "
+        "were trained on. Several GPUs: energy and power summed, use averaged, the highest temperature.",
     ),
     (
         "NLL",

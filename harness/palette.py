@@ -21,7 +21,20 @@ PHASE_COLORS = {
     "weight_sync": "#c07f95",
     "save": "#9c8bb5",
 }
-# Light → dark, swapped by CSS on the SVG's own attributes; phase colours serve both.
+# Of what a peak is made of: memory that a method chooses in strong colours, the rest in quiet ones.
+PART_COLORS = {
+    "held before the run": "#c9ccd1",
+    "other processes": "#cf8f83",
+    "context and libraries": "#a9b0b8",
+    "weights": "#7fa8c9",
+    "reference model": "#a9c4dc",
+    "optimizer state": "#d9a441",
+    "gradients": "#c07f95",
+    "vLLM pool": "#86b187",
+    "fragmentation": "#c3b7a2",
+    "activations and everything else in use": "#9c8bb5",
+}
+# Light → dark, swapped by CSS on the SVG's own attributes; colours of phases and parts serve both.
 DARK = {
     INK: "#c4cad3",
     FAINT: "#8e96a3",

@@ -23,6 +23,7 @@ from harness.matrix import (
     select,
     with_overrides,
 )
+from harness.measure.pace import HZ
 from harness.packages import without_place
 from harness.rehearsal import BLOCK, adapt
 from harness.selection import rate_key
@@ -42,7 +43,8 @@ class Request:
     jobs: int | None = None
     device: Device = "auto"
     retries_failed: bool = False
-    sampler_hz: float = 20.0
+    sampler_hz: float = HZ
+    exclusive_wait_s: int | None = None  # --exclusive: how long to wait for a GPU without strangers
     memory_limit_bytes: int | None = None
     timeout_s: int | None = None
     stall_s: int | None = None

@@ -11,11 +11,11 @@ from collections.abc import Mapping, Sequence
 
 from pydantic import Field
 
-from harness.frozen import Count, Frozen
+from harness.frozen import Count, Frozen, absent
+from harness.lenses import LENS_NAMES, LENS_ORDER, TRAINING, WHOLE_RUN, Lens
 from harness.stats import CONFIDENCE, Estimate, paired_ratio
-from harness.summary import LENS_NAMES, WHOLE_RUN, Lens, RunSummary
+from harness.summary import RunSummary
 
-TRAINING = "training"  # the phases in which training itself works
 # The phases that memory is compared in, and how a sentence calls them.
 PHASE_NAMES: dict[str, str] = {
     TRAINING: "training",
@@ -25,9 +25,6 @@ PHASE_NAMES: dict[str, str] = {
     "generate": "generation",
     "evaluate": "evaluation",
 }
-
-# The lens a pair is judged by: the first of these that every compared run has.
-LENS_ORDER: tuple[Lens, ...] = ("nvml-device", "torch-reserved", "rss")
 
 Runs = Mapping[int, RunSummary | None]  # seed → summary of a run that ended ok
 
@@ -53,6 +50,11 @@ class MemoryComparison(Frozen):
         None, exclude=True, description="spread of the ratio's natural logarithm over seeds"
     )
     by_seed: tuple[tuple[int, float], ...] = Field((), exclude=True)
+    refused: str | None = Field(
+        None,
+        exclude_if=absent(None),
+        description="why no verdict may rest on it: a run's measurement is graded D",
+    )
 
 
 def interval_of(estimate: Estimate | None) -> Interval | None:
@@ -87,6 +89,7 @@ def compare_memory(
                     ratio=interval_of(ratio),
                     log_sd=ratio.sd if ratio else None,
                     by_seed=tuple((seed, a[seed] / b[seed]) for seed in seeds),
+                    refused=_refusal(ours, theirs, seeds, lens),
                 )
             )
     return tuple(rows)
@@ -104,6 +107,22 @@ def _statistic(lens: Lens, kind: str, phase: str) -> str:
     if kind == "growth":
         return f"peak growth of {LENS_NAMES[lens]} {when}, above the worker before loading"
     return f"peak {LENS_NAMES[lens]} {when}"
+
+
+def _refusal(ours: Runs, theirs: Runs, seeds: Sequence[int], lens: Lens) -> str | None:
+    """Name a run whose lens can't be trusted, if there is one, and say why."""
+    poor = [
+        (who, seed, grade.reasons)
+        for who, runs in (("the arm", ours), ("the baseline", theirs))
+        for seed in seeds
+        if (run := runs[seed]) and (grade := run.grade_of(lens)) and grade.grade == "D"
+    ]
+    if not poor:
+        return None
+    who, seed, reasons = poor[0]
+    more = f" {len(poor) - 1} more like it." if len(poor) > 1 else ""
+    why = reasons[0] if reasons else ""
+    return f"{LENS_NAMES[lens]} of {who}, seed {seed}, is graded D: {why}{more}"
 
 
 def _positive(

@@ -15,8 +15,9 @@ from pydantic import ValidationError
 from harness.errors import NewerFormatError, StudyError
 from harness.files import disk_errors
 from harness.launch.ending import read_result
-from harness.measure.sampler import SPOOL
-from harness.measure.sealing import seal_samples
+from harness.measure.pace import HZ
+from harness.measure.sealing import seal_samples, seal_summary
+from harness.measure.spool import SPOOL
 from harness.record import Attempt, Container, Exit, Record, Status
 from harness.spec import RunSpec
 from harness.store import Store
@@ -84,7 +85,9 @@ def _seal_samples(store: Store, folder: Path) -> None:
     try:
         with disk_errors(folder / SPOOL):
             seal_samples(folder)
-    except ValueError:
+            hz = store.read_plain(folder, "launch.json").get("sampler_hz", HZ)
+            seal_summary(folder, float(hz))
+    except (ValueError, TypeError):
         store.set_aside(folder / SPOOL)
 
 

@@ -11,8 +11,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from harness.frozen import Count, Frozen
-from harness.record import FORMAT
 from harness.rule import Word
+from harness.samples import FORMAT
 from harness.store import Store, read_model
 
 FILE = "repeats.json"

@@ -27,6 +27,8 @@ from harness.export import data_json, runs_csv
 from harness.finding_sections import finding_sections
 from harness.findings import DRAWING_WIDTH, banners, findings_rows, headline, pair_label
 from harness.glossary import CLAIM_GLOSSARY, GLOSSARY
+from harness.grade_tables import energy_tables, grades_tables, measurement_tables
+from harness.memory_tables import memory_tables, parts_tables
 from harness.method import method_text
 from harness.palette import DARK
 from harness.pool_band import pool_sentence
@@ -39,7 +41,6 @@ from harness.report_tables import (
     arms_table,
     counted,
     figures_table,
-    memory_table,
     pairs_table,
     rows_left_out,
 )
@@ -49,6 +50,13 @@ from harness.series import Curves, learning_curves
 from harness.source_tables import source_tables
 from harness.traces import MemoryTrace, memory_trace
 from harness.view import StudyView
+from harness.waterfall_chart import (
+    is_worth_drawing,
+    peak_caption,
+    peak_spec,
+    peak_title,
+    peaks_of,
+)
 
 __all__ = ["ReportFiles", "findings_rows", "render_report"]
 
@@ -62,10 +70,12 @@ def render_report(view: StudyView, *, generated_utc: str) -> ReportFiles:
     }
     with unchecked():
         figures = [f for pair, both in traced.items() for f in _figures(view, pair, *both)]
+        peaks = [f for pair, (_, trace) in traced.items() for f in _peak_figures(view, pair, trace)]
         sections = finding_sections(view)
     data, runs = data_json(view, traced, generated_utc), runs_csv(view)
-    values = {**_values(view, generated_utc), "figures": figures, "sections": sections}
-    drawn = [*figures, *(figure for section in sections for figure in section.figures)]
+    shown = {"figures": figures, "peaks": peaks, "sections": sections}
+    values = {**_values(view, generated_utc), **shown}
+    drawn = [*figures, *peaks, *(figure for section in sections for figure in section.figures)]
     files = {
         "index.html": _page(values, drawn, data, runs),
         "report.md": _markdown("report.md.j2", values),
@@ -99,7 +109,8 @@ def _values(view: StudyView, generated_utc: str) -> dict[str, Any]:
         "compared": (pairs_table(view), arms_table(view), *rates_tables(view)),
         "measured": (
             figures_table(view),
-            memory_table(view),
+            *memory_tables(view),
+            *grades_tables(view),
             *processes_tables(view),
             *integrity_tables(view),
         ),
@@ -107,6 +118,9 @@ def _values(view: StudyView, generated_utc: str) -> dict[str, Any]:
         "runs": (
             runs_table(view),
             *grid_runs_tables(view),
+            *parts_tables(view),
+            *energy_tables(view),
+            *measurement_tables(view),
             sampler_table(view),
             evaluations_table(view),
         ),
@@ -125,9 +139,7 @@ def _values(view: StudyView, generated_utc: str) -> dict[str, Any]:
 
 def _figures(view: StudyView, pair: str, curves: Curves, trace: MemoryTrace | None) -> list[Figure]:
     arms = [arm for name, arm in arms_of(view) if name == pair]
-    label = pair_label(view, pair)
-    if sum(pair_label(view, name) == label for name in view.matrix.pairs) > 1:
-        label += f" · {pair}"
+    label = _figure_label(view, pair)
     figures = []
     if curves.line or curves.held_out:
         title = f"{curves.measure[0].upper()}{curves.measure[1:]}, {label}"
@@ -138,6 +150,24 @@ def _figures(view: StudyView, pair: str, curves: Curves, trace: MemoryTrace | No
         specs = (memory_spec(trace, arms, has_hover=h) for h in (False, True))
         figures.append(make_figure(f"{pair}-memory", title, memory_caption(trace), *specs))
     return figures
+
+
+def _peak_figures(view: StudyView, pair: str, trace: MemoryTrace | None) -> list[Figure]:
+    """Draw what the peaks of the memory figure are made of, where that is known."""
+    peaks = peaks_of(view, pair, trace.seeds) if trace else {}
+    if trace is None or not is_worth_drawing(peaks):
+        return []
+    title = f"What the {peak_title(peaks)} is made of, {_figure_label(view, pair)}"
+    specs = (peak_spec(peaks, has_hover=h) for h in (False, True))
+    return [make_figure(f"{pair}-peak", title, peak_caption(peaks, trace.seeds), *specs)]
+
+
+def _figure_label(view: StudyView, pair: str) -> str:
+    """Name a pair in a figure's title, apart from pairs of the same model and data."""
+    label = pair_label(view, pair)
+    if sum(pair_label(view, name) == label for name in view.matrix.pairs) > 1:
+        label += f" · {pair}"
+    return label
 
 
 def curves_caption(curves: Curves) -> str:
@@ -157,6 +187,8 @@ def curves_caption(curves: Curves) -> str:
 def memory_caption(trace: MemoryTrace) -> str:
     """Name lens, statistic and seeds of a memory figure."""
     what = f"{memory_title(trace)}: highest sample in each slice of time, shaded down to the lowest"
+    if trace.devices > 1:
+        what += f"; the sum of {trace.devices} GPUs at each instant"
     if trace.is_growth:
         what += "; zero is the worker's reading when the model was about to be loaded"
     seeds = {seed for _, seed in trace.seeds}

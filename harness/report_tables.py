@@ -13,15 +13,12 @@ from dataclasses import dataclass
 
 from harness import text
 from harness.record import ParameterCounts, Result
-from harness.samples import PHASES
 from harness.series import is_ok
 from harness.spec import Pair
-from harness.summary import LENS_NAMES, WHOLE_RUN, RunSummary
-from harness.traces import utilization_of
+from harness.summary import RunSummary
 from harness.view import RunView, StudyView
 
 NOT_APPLICABLE = "\u2013"
-GRPO_PHASES = ("generate", "weight_sync")
 
 
 @dataclass(frozen=True)
@@ -46,6 +43,7 @@ class Column:
 
 GPU_COLUMNS = (
     Column("GPU energy", lambda s: s.energy_j, lambda v: text.scaled(v, "J")),
+    Column("Energy per token", lambda s: s.joules_per_token, lambda v: text.scaled(v, "J")),
     Column("GPU power (mean)", lambda s: s.power_w_mean, lambda v: text.scaled(v, "W")),
     Column(
         "GPU use (mean)",
@@ -192,53 +190,6 @@ def figures_table(view: StudyView) -> Table:
     )  # fmt: skip
     numeric = set(range(2, len(columns)))
     return make_table("Figures per arm, means over seeds", columns, rows, numeric=numeric)
-
-
-def memory_table(view: StudyView) -> Table:
-    """Give each arm's peak memory per lens and phase."""
-    phases = [
-        phase
-        for phase in PHASES
-        if any(phase in by for r in view.runs if r.summary for by in r.summary.peak_bytes.values())
-    ]
-    rows = []
-    for pair, arm in arms_of(view):
-        ok = [r.summary for r in runs_of(view, pair, arm) if is_ok(r) and r.summary]
-        for lens, lens_name in LENS_NAMES.items():
-            if not any(lens in s.peak_bytes for s in ok):
-                continue
-            columns = [*phases, "training", WHOLE_RUN]
-            peaks = [mean(s.peak_bytes.get(lens, {}).get(c) for s in ok) for c in columns]
-            before = mean(s.baseline_bytes.get(lens) for s in ok)
-            skip = () if view.matrix.pairs[pair].task == "grpo" else GRPO_PHASES
-            shown = [
-                NOT_APPLICABLE if name in skip else text.memory(peak)
-                for name, peak in zip(columns, peaks, strict=True)
-            ]
-            rows.append((pair, arm, lens_name, text.memory(before), *shown))
-        rows += _pool_row(view, pair, arm, phases)
-    names = ("Pair", "Arm", "Lens", "Before loading", *phases, "All training phases", "Whole run")
-    return make_table(
-        "Peak memory per lens and phase, means over seeds",
-        tuple(c.replace("_", " ") for c in names),
-        rows,
-        numeric=set(range(3, len(names))),
-    )
-
-
-def _pool_row(view: StudyView, pair: str, arm: str, phases: Sequence[str]) -> list[tuple[str, ...]]:
-    """Give what an arm's vLLM reserves, in the phases that have it: all after the engine is built."""
-    ok = [r for r in runs_of(view, pair, arm) if is_ok(r) and r.record and r.record.result]
-    made = [r.record.result.generation for r in ok if r.record and r.record.result]
-    held = mean(g.pool_bytes for g in made if g)
-    if held is None:
-        return []
-    shares = {u for u in (utilization_of(r) for r in ok) if u is not None}
-    name = "vLLM pool, reserved"
-    if len(shares) == 1:
-        name += f" (vllm_gpu_memory_utilization {shares.pop():g})"
-    shown = [NOT_APPLICABLE if p in ("load", "build") else text.memory(held) for p in phases]
-    return [(pair, arm, name, NOT_APPLICABLE, *shown, text.memory(held), text.memory(held))]
 
 
 def arm_parameters(view: StudyView, pair: str, arm: str) -> ParameterCounts | None:

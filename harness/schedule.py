@@ -12,7 +12,7 @@ import os
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -20,9 +20,10 @@ import psutil
 from pydantic import ValidationError
 
 from harness.errors import MachineError
+from harness.exclusive import Guard, find_stranger
 from harness.files import disk_errors
 from harness.launch import Handle, Launch, Launcher
-from harness.launch.ending import Ending
+from harness.launch.ending import Ending, Stop
 from harness.launch.watch import Limits, Watched
 from harness.measure.sampler import Sampler
 from harness.progress import Active, Display, Event, EventKind
@@ -78,6 +79,7 @@ class Schedule:
     urgency: Callable[[], int]  # 0 go on; 1 end the runs; 2 or more: at once
     total: int
     done: int = 0
+    guard: Guard | None = None  # --exclusive
     _durations: dict[tuple[str, str], list[float]] = field(default_factory=dict)
     _refusal: MachineError | None = field(default=None, init=False)
 
@@ -104,6 +106,7 @@ class Schedule:
                         self._finish(run, ending)
                 if time.monotonic() >= next_tick:
                     next_tick = time.monotonic() + TICK_S
+                    self._end_shared(running)
                     self._show(running, queue)
                 time.sleep(POLL_S)
         finally:
@@ -119,9 +122,13 @@ class Schedule:
         while queue and self.launcher.is_ready and len(running) < self.jobs:
             if processes(queue[0]) > len(free):
                 return
-            spec = queue.popleft()
-            taken = tuple(free.pop(0) for _ in range(processes(spec)))
+            spec = queue[0]
+            taken = tuple(free[: processes(spec)])
             try:
+                if not self._may_use(taken):
+                    return
+                queue.popleft()
+                del free[: len(taken)]
                 running.append(self._start(spec, taken))
             except MachineError as error:
                 self._refusal = error
@@ -130,6 +137,16 @@ class Schedule:
                     cells = ", ".join(run.spec.cell for run in running)
                     text = f"{spec.cell} could not be started; waiting for {cells} to end"
                     self.display.emit(Event("problem", text, {"run_id": spec.run_id}))
+
+    def _may_use(self, slots: Sequence[Slot]) -> bool:
+        return self.guard is None or self.guard.is_clear([s.gpu for s in slots if s.gpu])
+
+    def _end_shared(self, running: Sequence[Running]) -> None:
+        """End runs whose GPU another program came to, under --exclusive."""
+        for run in running if self.guard else ():
+            stranger = find_stranger(run.attempt)
+            if stranger is not None:
+                run.watched.end(Stop(Status.CONTAMINATED, stranger))
 
     def _start(self, spec: RunSpec, slots: tuple[Slot, ...]) -> Running:
         store, launch = self.store, self.conditions.launch
@@ -170,6 +187,8 @@ class Schedule:
         run.handle.close()
         if run.sampler:
             run.sampler.stop()
+        if self.guard and ending.status is not Status.CANCELLED:
+            ending = _unless_shared(ending, run.attempt)
         attempt = Attempt(
             number=attempt_number(run.attempt),
             status=ending.status,
@@ -221,6 +240,14 @@ class Schedule:
         slot_s = sum(left(r) * processes(r.spec) for r in running)
         slot_s += sum(expected(s) * processes(s) for s in queue)
         return slot_s / len(self.slots)
+
+
+def _unless_shared(ending: Ending, attempt: Path) -> Ending:
+    """Call an attempt contaminated, whatever it came to, if another program came to its GPU."""
+    stranger = find_stranger(attempt)
+    if stranger is None:
+        return ending
+    return replace(ending, status=Status.CONTAMINATED, reason=stranger)
 
 
 class StepTail:

@@ -93,6 +93,11 @@ def refuse_unfit(specs: Sequence[RunSpec], slots: Sequence[Slot]) -> None:
             problems.append(
                 f"{arm} needs {asked.processes} {what}, and {len(slots)} can be used here"
             )
+        if any(slot.gpu and slot.gpu.startswith("MIG-") for slot in slots):
+            problems.append(
+                f"{arm} asks for {asked.processes} GPUs, and CUDA shows a run one MIG slice at most: run "
+                "it on whole GPUs"
+            )
         if asked.strategy != "ddp" and not has_gpus:
             problems.append(
                 f"{arm} asks for {asked.strategy}, but accelerate runs plain DDP on a CPU: run it on "

@@ -24,8 +24,8 @@ from pydantic import ValidationError
 from harness.errors import ConfigError, NewerFormatError, StudyError
 from harness.files import disk_errors, hash_files, short, write_atomically
 from harness.frozen import Frozen, content_hash
-from harness.record import FORMAT, Attempt, Record, Status, StepRow, Study
-from harness.samples import PhaseRow, SamplerSummary
+from harness.record import Attempt, Record, Status, StepRow, Study
+from harness.samples import FORMAT, PhaseRow, SamplerSummary
 from harness.spec import RunSpec
 
 VERDICTS = "verdict.json"

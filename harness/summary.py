@@ -1,44 +1,54 @@
 """One run's raw files to the figures that a report shows, derived again at any time.
 
-Lenses of memory: `rss` (RSS of the worker's process tree), `nvml-device`, `nvml-process`,
-`torch-reserved`, `torch-allocated`. A sample belongs to the innermost phase that spans it. The
-growth of a lens is its peak minus its baseline: for `rss` the worker's own reading when the model
-was about to be loaded (libraries imported), for `nvml-device` the first sample.
+Each subject has a module: memory by lens and phase (`memory_figures`), what a sampler can have missed
+(`missed_peak`), energy and load (`energy`), how far to trust them (`grade`). The growth of a lens is
+its peak minus its baseline: for `rss` the worker's own reading when the model was about to be loaded
+(libraries imported), for `nvml-device` the first sample; a process held nothing on a GPU before.
 
 What this leaves out: comparing arms (`claims`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from typing import Literal
+from collections.abc import Sequence
+from typing import Any, Literal
 
 import pandas as pd
 from pydantic import Field
 
+from harness.energy import EnergySource, gpu_load, joules_per_token, training_energy
 from harness.frozen import Count, Frozen, absent
+from harness.grade import MeasurementGrade, grade_run
+from harness.grade_faults import Watch
 from harness.integrity import RewardIntegrity, reward_integrity
+from harness.lenses import (
+    ABOVE_IDLE,
+    DEVICE,
+    LENS_NAMES,
+    PROCESS,
+    SAMPLED,
+    WHOLE_RUN,
+    Lens,
+    summed,
+)
+from harness.memory_figures import (
+    LensStatistics,
+    device_peaks,
+    growth_of,
+    memory_peaks,
+    memory_statistics,
+    sampled_series,
+    statistics_by_device,
+)
+from harness.missed_peak import MissedPeak, missed_peak
 from harness.record import ParameterCounts, Record, StepRow
 from harness.samples import PhaseRow
 from harness.spec import RunSpec
 from harness.stats import median
 
-Lens = Literal["rss", "nvml-device", "nvml-process", "torch-reserved", "torch-allocated"]
-SAMPLED: dict[Lens, str] = {
-    "rss": "rss_bytes",
-    "nvml-device": "nvml_device_bytes",
-    "nvml-process": "nvml_process_bytes",
-}
-LENS_NAMES: dict[Lens, str] = {
-    "rss": "process-tree RSS",
-    "nvml-device": "NVML device memory",
-    "nvml-process": "NVML process memory",
-    "torch-reserved": "torch reserved memory",
-    "torch-allocated": "torch allocated memory",
-}
-WHOLE_RUN = "run"
-# Phases in which training itself works, as against loading, evaluating and saving.
-TRAINING_PHASES = ("train", "generate", "weight_sync")
+__all__ = [
+    "LENS_NAMES", "SAMPLED", "WHOLE_RUN", "Lens", "RunSummary", "model_flops", "summarise",
+]  # fmt: skip
 
 
 class RunSummary(Frozen):
@@ -79,10 +89,39 @@ class RunSummary(Frozen):
         description="UUID of a GPU → its highest NVML device memory while training, where a run has "
         "several; `peak_bytes` sums them at each instant",
     )
+    memory_statistics: dict[str, dict[str, LensStatistics]] = Field(
+        default_factory=dict,
+        exclude_if=absent({}),
+        description="lens → phase (or 'run', or 'training') → peak, 99th percentile, mean; several GPUs "
+        "summed",
+    )
+    device_statistics: dict[str, dict[str, dict[str, LensStatistics]]] = Field(
+        default_factory=dict,
+        exclude_if=absent({}),
+        description="UUID → lens → phase → statistics, where a run has several GPUs; the first "
+        "process's GPU first",
+    )
+    missed: dict[str, MissedPeak] = Field(
+        default_factory=dict,
+        exclude_if=absent({}),
+        description="sampled lens → what it can have missed in training",
+    )
+    grades: dict[str, MeasurementGrade] = Field(
+        default_factory=dict,
+        exclude_if=absent({}),
+        description="lens, or 'run' → how far its measurement can be trusted",
+    )
     energy_j: float | None = Field(
+        None, description="of all GPUs in the training phases, as far as it was read"
+    )
+    energy_source: EnergySource | None = Field(None, exclude_if=absent(None))
+    energy_coverage: float | None = Field(
+        None, exclude_if=absent(None), description="share of the training time that was read"
+    )
+    joules_per_token: float | None = Field(
         None,
-        description="of all GPUs from the first training sample to the last, evaluations between "
-        "included: last minus first reading of the counter",
+        exclude_if=absent(None),
+        description="energy over all trained tokens; null where too little of it was read",
     )
     power_w_mean: float | None = Field(None, description="of all GPUs together, while training")
     utilization_percent_mean: float | None = Field(
@@ -101,6 +140,14 @@ class RunSummary(Frozen):
             return None
         return peak - baseline
 
+    def grade_of(self, lens: str) -> MeasurementGrade | None:
+        """A lens's grade; None where it gave nothing, or was not graded."""
+        return self.grades.get(lens)
+
+    def in_training(self, lens: str, statistic: str) -> int | None:
+        """'peak', 'p99' or 'mean' of a lens in training; RSS above the worker before loading."""
+        return growth_of(self.memory_statistics, self.baseline_bytes, lens, statistic)
+
 
 def summarise(
     spec: RunSpec,
@@ -113,6 +160,9 @@ def summarise(
     """Derive a run's figures from its raw files. `memory` has the columns of MEMORY_COLUMNS."""
     counted = [s for s in steps if s.step > warmup_steps]
     peaks, baselines = memory_peaks(phases, memory)
+    gpus = len(record.sampler.devices) if record.sampler else 0
+    energy = training_energy(phases, memory, gpus)
+    load: dict[str, Any] = {**gpu_load(phases, memory, gpus)}
     result = record.result
     points = result.evaluations if result else ()
     judged = [p for p in points if p.split == spec.judged_split]
@@ -122,6 +172,7 @@ def summarise(
         for s in counted
         if result and result.parameters and s.tokens
     ]
+    step_s = median([(s.end_ns - s.begin_ns) / 1e9 for s in counted])
     return RunSummary(
         metric=metric,
         base_value=next((p.value for p in judged if p.step == 0), None),
@@ -129,7 +180,7 @@ def summarise(
         train_reward_last=_last_fifth([s.logs.get("reward") for s in steps]),
         steps=len(steps),
         steps_excluded=len(steps) - len(counted),
-        step_s_median=median([(s.end_ns - s.begin_ns) / 1e9 for s in counted]),
+        step_s_median=step_s,
         trained_tokens_per_s=_rate([s.tokens for s in counted], counted),
         generated_tokens_per_s=_generation_rate(counted, phases),
         samples_per_s=_rate([s.samples for s in counted], counted),
@@ -139,8 +190,64 @@ def summarise(
         baseline_bytes=baselines,
         integrity=reward_integrity(steps) if spec.task == "grpo" else None,
         peak_bytes_by_device=device_peaks(phases, memory),
-        **gpu_load(phases, memory),
+        energy_j=energy.joules if energy else None,
+        energy_source=energy.source if energy else None,
+        energy_coverage=energy.coverage if energy else None,
+        joules_per_token=joules_per_token(energy, [s.tokens for s in steps]),
+        **load,
+        **_measured(record, phases, memory, len(counted), step_s),
     )
+
+
+def _measured(
+    record: Record,
+    phases: Sequence[PhaseRow],
+    memory: pd.DataFrame,
+    counted_steps: int,
+    step_s: float | None,
+) -> dict[str, Any]:
+    """Derive memory by lens and statistic, what was missed of it, and the grades."""
+    sampler, result = record.sampler, record.result
+    devices = sampler.devices if sampler else ()
+    order = (result.device or "").split(",") if result else []
+    each = sampled_series(memory, devices)
+    statistics = memory_statistics(phases, each)
+    by_device = statistics_by_device(phases, each, order)
+    series = {str(lens): summed(of.values()) for lens, of in each.items()}
+    generation = result.generation if result else None
+    sleeps = bool(generation and generation.sleeps)
+    # torch counts in one process, on one GPU: of several GPUs' sum it says nothing.
+    counted = () if sleeps or by_device else (DEVICE, ABOVE_IDLE, PROCESS)
+    missed = {
+        str(lens): missed_peak(
+            series[lens],
+            statistics.get(lens, {}),
+            phases,
+            is_counted=lens in counted,
+            parts=tuple(of.values()),
+        )
+        for lens, of in each.items()
+    }
+    watch = Watch(
+        counted_steps=counted_steps,
+        step_s=step_s,
+        phases=phases,
+        memory=memory,
+        statistics=statistics,
+        series=series,
+        missed=missed,
+        sampler=sampler,
+        pool_bytes=(generation.pool_bytes or 0) if generation else 0,
+        sleeps=sleeps,
+        processes=result.distributed.processes if result and result.distributed else 1,
+        first_device=next(iter(by_device.values()), {}),
+    )
+    return {
+        "memory_statistics": statistics,
+        "device_statistics": by_device,
+        "missed": missed,
+        "grades": grade_run(watch),
+    }
 
 
 def model_flops(parameters: ParameterCounts, tokens: int) -> float:
@@ -152,129 +259,6 @@ def model_flops(parameters: ParameterCounts, tokens: int) -> float:
     """
     per_token = 4 * parameters.matmul + 2 * parameters.matmul_trainable + 6 * parameters.adapter
     return float(per_token * tokens)
-
-
-def memory_peaks(
-    phases: Sequence[PhaseRow], memory: pd.DataFrame
-) -> tuple[dict[str, dict[str, int | None]], dict[str, int | None]]:
-    """Return peaks (lens → phase → bytes) and baselines (lens → bytes).
-
-    Several GPUs are summed sample by sample before the peak is taken.
-    """
-    peaks: dict[str, dict[str, int | None]] = {}
-    baselines: dict[str, int | None] = {}
-    for lens, column in SAMPLED.items():
-        series = lens_series(memory, column)
-        if series.empty:
-            continue
-        labels = assign_phases(series.index, phases)
-        peaks[lens] = _peaks_by_phase(series, labels)
-        baselines[lens] = int(series.iloc[0])
-    load = next((p for p in phases if p.phase == "load"), None)
-    if load is not None and "rss" in peaks:
-        series = lens_series(memory, "rss_bytes")
-        before = series[series.index <= load.begin_ns]
-        baselines["rss"] = int(before.iloc[-1] if len(before) else series.iloc[0])
-    torch_lenses: tuple[tuple[Lens, str], ...] = (
-        ("torch-reserved", "torch_reserved_peak_bytes"),
-        ("torch-allocated", "torch_allocated_peak_bytes"),
-    )
-    for lens, field in torch_lenses:
-        values: dict[str, int] = {}
-        for row in phases:
-            value = getattr(row, field)
-            if value is not None:
-                values[row.phase] = max(values.get(row.phase, 0), value)
-        if values:
-            training = [v for p, v in values.items() if p in TRAINING_PHASES]
-            peaks[lens] = {
-                **values,
-                WHOLE_RUN: max(values.values()),
-                "training": max(training) if training else None,
-            }
-            baselines[lens] = 0
-    return peaks, baselines
-
-
-def device_peaks(phases: Sequence[PhaseRow], memory: pd.DataFrame) -> dict[str, int]:
-    """Return each GPU's peak while training, of a run that has several; empty for one or none."""
-    column = SAMPLED["nvml-device"]
-    rows = _gpu_rows(phases, memory)
-    if rows.empty or column not in rows:
-        return {}
-    peaks = rows.dropna(subset=[column]).groupby("device")[column].max()
-    return {str(device): int(peak) for device, peak in peaks.items()} if len(peaks) > 1 else {}
-
-
-def gpu_load(phases: Sequence[PhaseRow], memory: pd.DataFrame) -> dict[str, float | None]:
-    """Return energy, power, utilisation and temperature in the training phases.
-
-    A figure is null without a GPU, and where one of several GPUs did not answer: a sum over the
-    others would look like less. Energy needs two readings of the counter.
-    """
-    rows = _gpu_rows(phases, memory)
-
-    def by_device(column: str, least: int = 1) -> list[pd.Series[float]]:
-        if rows.empty or column not in rows:
-            return []
-        found = [part[column].dropna().astype("float64") for _, part in rows.groupby("device")]
-        return found if all(len(readings) >= least for readings in found) else []
-
-    energy = [float(r.iloc[-1] - r.iloc[0]) for r in by_device("energy_j", least=2)]
-    power = [float(r.mean()) for r in by_device("power_w")]
-    utilization = [float(r.mean()) for r in by_device("utilization_percent")]
-    temperature = [float(r.max()) for r in by_device("temperature_c")]
-    return {
-        "energy_j": sum(energy) if energy else None,
-        "power_w_mean": sum(power) if power else None,
-        "utilization_percent_mean": sum(utilization) / len(utilization) if utilization else None,
-        "temperature_c_max": max(temperature, default=None),
-    }
-
-
-def _gpu_rows(phases: Sequence[PhaseRow], memory: pd.DataFrame) -> pd.DataFrame:
-    """The GPUs' samples in the training phases, in order of time."""
-    rows = memory[memory["device"] != "host"] if "device" in memory else memory
-    if rows.empty:
-        return rows
-    is_training = [p in TRAINING_PHASES for p in assign_phases(rows["t_ns"], phases)]
-    return rows[is_training].sort_values("t_ns")
-
-
-def lens_series(memory: pd.DataFrame, column: str) -> pd.Series[float]:
-    """One lens as bytes over time (index: t_ns), GPUs summed per instant; empty if unmeasured."""
-    if memory.empty or column not in memory:
-        return pd.Series(dtype="float64")
-    present = memory[memory[column].notna()]
-    return present.groupby("t_ns")[column].sum().astype("float64").sort_index()
-
-
-def assign_phases(times_ns: Iterable[int], phases: Sequence[PhaseRow]) -> list[str | None]:
-    """Name the innermost phase that spans each instant: the one that began last."""
-    ordered = sorted(phases, key=lambda p: (p.begin_ns, -p.end_ns))
-    labels: list[str | None] = []
-    for t in times_ns:
-        label: str | None = None
-        for row in ordered:
-            if row.begin_ns > t:
-                break
-            if t <= row.end_ns:
-                label = row.phase
-        labels.append(label)
-    return labels
-
-
-def _peaks_by_phase(series: pd.Series[float], labels: list[str | None]) -> dict[str, int | None]:
-    frame = pd.DataFrame({"bytes": series.to_numpy(), "phase": labels})
-    by_phase: dict[str, int | None] = {
-        str(name): int(value) for name, value in frame.groupby("phase")["bytes"].max().items()
-    }
-    training = [v for p, v in by_phase.items() if p in TRAINING_PHASES and v is not None]
-    return {
-        **by_phase,
-        WHOLE_RUN: int(frame["bytes"].max()),
-        "training": max(training) if training else None,
-    }
 
 
 def _rate(amounts: Sequence[int | None], steps: Sequence[StepRow]) -> float | None:

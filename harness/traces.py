@@ -9,13 +9,20 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 
 import pandas as pd
 
+from harness.lenses import (
+    SAMPLED,
+    TRAINING_PHASES,
+    Lens,
+    assign_phases,
+    device_series,
+    innermost_spans,
+    lens_series,
+)
 from harness.samples import PhaseRow
 from harness.series import is_ok
-from harness.summary import SAMPLED, TRAINING_PHASES, Lens, assign_phases, lens_series
 from harness.view import RunView, StudyView
 
 SLICES = 160  # of time, per arm, at most; each gives its lowest and its highest sample
@@ -85,6 +92,7 @@ class MemoryTrace:
     peaks: tuple[MemoryPeak, ...]
     spans: tuple[PhaseSpan, ...]
     pools: tuple[MemoryPool, ...] = ()
+    devices: int = 1  # GPUs that the lens adds up
 
 
 def memory_trace(view: StudyView, pair: str) -> MemoryTrace | None:
@@ -113,6 +121,7 @@ def memory_trace(view: StudyView, pair: str) -> MemoryTrace | None:
         slices=tuple(slices),
         peaks=tuple(peaks),
         spans=tuple(spans),
+        devices=max(len(device_series(r.memory, SAMPLED[lens])) for r in chosen.values()),
         pools=tuple(p for arm, run in chosen.items() for p in _pool_of(arm, run, spans)),
     )
 
@@ -134,21 +143,6 @@ def extremes(series: pd.Series[float], slices: int) -> list[tuple[int, float, fl
             rows.append((int(times[highest]), float(part.min()), float(part.max())))
             begin = end
     return rows
-
-
-def innermost_spans(phases: Sequence[PhaseRow]) -> list[tuple[str, int, int]]:
-    """Flatten nested phases to (phase, begin_ns, end_ns), the innermost named, in time order."""
-    edges = sorted({t for p in phases for t in (p.begin_ns, p.end_ns)})
-    middles = [(a + b) // 2 for a, b in pairwise(edges)]
-    flat: list[tuple[str, int, int]] = []
-    for (begin, end), label in zip(pairwise(edges), assign_phases(middles, phases), strict=True):
-        if label is None:
-            continue
-        if flat and flat[-1][0] == label and flat[-1][2] == begin:
-            flat[-1] = (label, flat[-1][1], end)
-        else:
-            flat.append((label, begin, end))
-    return flat
 
 
 def _representatives(good: Sequence[RunView], arms: Sequence[str]) -> dict[str, RunView]:

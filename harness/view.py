@@ -21,11 +21,11 @@ from harness.errors import StudyError
 from harness.matrix import Choices, margins_hash, matrix_hash, parse_matrix
 from harness.measure.sealing import read_samples
 from harness.parity import Resolved, undeclared_in_study
-from harness.record import FORMAT, PlannedRun, Record, Status, StepRow, Study
+from harness.record import PlannedRun, Record, Status, StepRow, Study
 from harness.rehearsal import adapt
 from harness.repeats import Repeat, read_repeats
 from harness.rule import Cells
-from harness.samples import MEMORY_COLUMNS, PhaseRow
+from harness.samples import FORMAT, MEMORY_COLUMNS, PhaseRow
 from harness.selection import GridPoint, at_an_edge, choose, grid_points, rate_key, waiting
 from harness.spec import Matrix, RunSpec, rate_text
 from harness.store import Store

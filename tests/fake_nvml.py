@@ -26,6 +26,7 @@ class FakeNvml:
     capability: tuple[int, int] = (9, 0)
     compute_mode: int = 0
     ecc_errors: int | None = 0  # None: ECC is off
+    throttle: int = 4
     NVMLError: type[Exception] = pynvml.NVMLError
     nvmlMemory_v2: int = 0x02000028  # noqa: N815 - pynvml's name
 
@@ -119,7 +120,13 @@ class FakeNvml:
         return 61
 
     def answer_DeviceGetClockInfo(self, handle, clock):
-        return 1410 if clock == pynvml.NVML_CLOCK_SM else None
+        return {pynvml.NVML_CLOCK_SM: 1410, pynvml.NVML_CLOCK_MEM: 2619}[clock]
+
+    def answer_DeviceGetCurrentClocksEventReasons(self, handle):
+        return self.throttle
+
+    def answer_DeviceGetCurrentClocksThrottleReasons(self, handle):
+        return self.throttle
 
 
 def process(pid: int, used: int | None) -> Any:

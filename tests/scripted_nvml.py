@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 SOURCE = Path(__file__).parent / "nvml" / "scripted_nvml.c"
+TRACES = SOURCE.parent / "traces"
 LIBRARY = "libnvidia-ml.so.1"  # the name that pynvml opens
 
 UUID = "GPU-5c217ed0-0000-4000-8000-000000000001"
@@ -30,6 +31,8 @@ power_mw 250500
 energy_mj 5000
 celsius 61
 sm_mhz 1410
+memory_mhz 2619
+throttle 0
 mig 0
 ecc 1
 ecc_uncorrected 0
@@ -37,11 +40,23 @@ compute_mode 0
 """
 
 
+class NoCompiler(Exception):  # noqa: N818 - a state of the machine
+    """The library can't be built here: what is missing, in a sentence."""
+
+
 def build_library(folder: Path) -> Path:
     """Compile the library into a folder and return that folder; skip the test without a compiler."""
+    try:
+        return compile_library(folder)
+    except NoCompiler as error:
+        pytest.skip(str(error))
+
+
+def compile_library(folder: Path) -> Path:
+    """Compile the library into a folder and return that folder. Raises: NoCompiler."""
     compiler = shutil.which("gcc") or shutil.which("cc")
     if compiler is None:
-        pytest.skip("the scripted NVML needs a C compiler: install gcc")
+        raise NoCompiler("the scripted NVML needs a C compiler: install gcc")
     command = [compiler, "-std=c11", "-Wall", "-Wextra", "-Werror", "-O1", "-shared", "-fPIC"]
     command += ["-isystem", str(_headers()), "-o", str(folder / LIBRARY), str(SOURCE)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
@@ -49,16 +64,27 @@ def build_library(folder: Path) -> Path:
     return folder
 
 
-def variables(library: Path, script: Path) -> dict[str, str]:
-    """The environment of a process that finds the library, and with it the script."""
-    return {**os.environ, "LD_LIBRARY_PATH": str(library), "SCRIPTED_NVML": str(script)}
+def find_trace(name: str) -> Path:
+    """Return a trace of `nvml/traces` by its name, or any file."""
+    shipped = TRACES / f"{name}.trace"
+    return shipped if shipped.exists() else Path(name).resolve()
+
+
+def variables(library: Path, script: Path, start: Path | None = None) -> dict[str, str]:
+    """The environment of a process that finds the library, and with it the trace.
+
+    `start` is a file that shares the trace's time among processes; without one each has its own.
+    """
+    found = {"LD_LIBRARY_PATH": str(library), "SCRIPTED_NVML": str(script)}
+    shared = {"SCRIPTED_NVML_START": str(start)} if start else {}
+    return {**os.environ, **found, **shared}
 
 
 def _headers() -> Path:
     try:
         files = metadata.files("nvidia-nvml-dev") or []
-    except metadata.PackageNotFoundError:
-        pytest.skip(
+    except metadata.PackageNotFoundError as error:
+        raise NoCompiler(
             "the scripted NVML needs nvml.h: install the package nvidia-nvml-dev (extra dev)"
-        )
+        ) from error
     return next(Path(str(file.locate())).parent for file in files if file.name == "nvml.h")

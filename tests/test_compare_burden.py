@@ -167,6 +167,17 @@ def test_a_counter_of_torch_needs_no_company():
     assert changed(base, candidate) == {"growth/torch-allocated": {"sft-plain.lora-r4": "changed"}}
 
 
+def test_a_processs_memory_on_a_gpu_is_compared_by_its_peak():
+    """A baseline of before took off the first reading, 600 MiB of context; its peak is the same."""
+
+    def of(growth):
+        peaks = {"peak_bytes": {"nvml-process": {"training": 1100 * MIB}}}
+        return lambda r: r.model_copy(update={"growth_bytes": {"nvml-process": growth}, **peaks})
+
+    base, candidate = (make_side(of(size * MIB), pairs=PAIRS) for size in (500, 1100))
+    assert changed(base, candidate) == {}
+
+
 def test_the_slope_is_that_of_a_line_and_a_jump_does_not_move_it():
     run = change_steps(
         make_run("sft-plain", "full", "full", 0),

@@ -94,6 +94,10 @@ def test_the_sampler_reads_the_device_and_says_that_process_ids_are_foreign(
     assert pd.Series(samples[samples.device == "host"].rss_bytes).min() > MIB
     summary = json.loads((results / "sampler.json").read_text())
     assert summary["lenses"] == ["rss", "nvml-device"]
+    [device] = summary["devices"]
+    assert (device["uuid"], device["idle_bytes"]) == (UUID, 8 * MIB)
+    assert (device["has_trusted_pids"], device["foreign_pids"]) == (False, [])
     assert summary["notes"] == [
-        "NVML process memory not measured: in a container NVML counts host pids"
+        "NVML process memory not measured: process ids here are not the host's, which NVML counts; the "
+        "GPU's memory above its idle memory stands for the run"
     ]

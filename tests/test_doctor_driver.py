@@ -8,7 +8,7 @@ from importlib.metadata import version
 import pytest
 
 from harness.doctor_driver import Torch, check_driver, explain_absence, installed_torch
-from harness.measure.gpus import GpuList, list_gpus
+from harness.measure.gpus import GpuList, describe_gpus
 from tests.doctor_cases import H100, needs
 from tests.fake_nvml import FakeNvml
 
@@ -16,7 +16,7 @@ CUDA_13 = Torch("the installed torch", "2.13.0+cu130", "13.0")
 
 
 def absence(code: int, *, is_container: bool = False, has_device_files: bool = False):
-    found = list_gpus(FakeNvml(faults={"nvmlInit": code}))
+    found = describe_gpus(FakeNvml(faults={"nvmlInit": code}))
     return explain_absence(found, is_container=is_container, has_device_files=has_device_files)
 
 
@@ -62,7 +62,7 @@ def test_other_refusals_keep_nvmls_words():
 
 def test_a_missing_package_and_an_empty_list_are_explained():
     package = GpuList((), "no NVML: the package nvidia-ml-py is not installed")
-    none = list_gpus(FakeNvml(uuids=()))
+    none = describe_gpus(FakeNvml(uuids=()))
     assert explain_absence(package, is_container=False, has_device_files=False) == (
         "the package nvidia-ml-py is not installed",
         "run `make setup`",

@@ -7,7 +7,7 @@ from dataclasses import replace
 import psutil
 
 from harness.doctor_gpu import check_gpus, check_pids, check_use, process_name
-from harness.measure.gpus import GpuList, GpuProcess, MigSlice, list_gpus
+from harness.measure.gpus import GpuList, GpuProcess, MigSlice, describe_gpus
 from tests.doctor_cases import GIB, H100, gpus, needs
 from tests.fake_nvml import FakeNvml, process
 
@@ -30,7 +30,7 @@ def test_each_gpu_is_a_line_with_its_uuid_memory_and_modes():
 
 
 def test_what_is_not_told_is_left_out():
-    gpu = list_gpus(
+    gpu = describe_gpus(
         FakeNvml(
             faults={
                 f"nvmlDeviceGet{n}": 3 for n in ("MemoryInfo", "EccMode", "CudaComputeCapability")
@@ -69,12 +69,12 @@ def test_hidden_gpus_are_not_a_missing_driver():
 
 def test_an_idle_gpu_has_nothing_to_say():
     assert used(H100) == []
-    assert used(list_gpus(FakeNvml(used=GIB)).gpus[0]) == []
+    assert used(describe_gpus(FakeNvml(used=GIB)).gpus[0]) == []
 
 
 def test_processes_on_a_gpu_are_a_problem_with_their_names():
     nvml = FakeNvml(processes=[process(77, GIB), process(78, 2 * GIB), process(79, None)])
-    (check,) = used(list_gpus(nvml).gpus[0])
+    (check,) = used(describe_gpus(nvml).gpus[0])
     assert (check.name, check.word) == ("busy", "problem")
     assert check.text == (
         "GPU 0 is busy: 3 processes with 3.00 GiB (77 python, 78 vllm, 79 ?); what runs there would be in "
@@ -126,15 +126,13 @@ def test_uncorrected_errors_are_a_problem():
 
 def mig(*sizes: int | None):
     slices = tuple(MigSlice(f"MIG-{i}", f"MIG {i}g", s) for i, s in enumerate(sizes))
-    return replace(H100, is_mig_enabled=True, mig_slices=slices, used_bytes=9 * GIB)
+    return replace(H100, is_mig_enabled=True, mig_slices=slices, used_bytes=9 * GIB).as_shown
 
 
-def test_slices_are_measured_against_the_largest_arm():
+def test_a_slice_is_measured_against_the_largest_arm():
     (check,) = used(mig(40 * GIB, 20 * GIB))
     assert (check.name, check.word) == ("mig", "problem")
-    assert (
-        "MIG slices, MIG 0g (40.00 GiB), MIG 1g (20.00 GiB); a run gets one of them" in check.text
-    )
+    assert "MIG slices, MIG 0g (40.00 GiB), MIG 1g (20.00 GiB); runs get MIG 0g" in check.text
     assert "the largest arm takes 72.78 GiB" in check.text
     assert "nvidia-smi -i 0 -mig 0" in check.advice
     assert used(mig(79 * GIB))[0].word == "note"

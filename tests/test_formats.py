@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from harness.record import FORMAT
+from harness.samples import FORMAT
 from harness.store import Store
 from harness.view import load_view
 

@@ -120,12 +120,12 @@ def test_warm_runs_of_both_tasks_train_on_the_gpu(warm):
     assert {v.resolved_config["device"] for v in warm} == {"cuda"}
 
 
-def test_every_lens_answers_at_the_rate_that_was_asked_for(warm):
+def test_every_lens_answers_at_the_rate_that_was_asked_for_or_kept_to(warm):
     for view in warm:
         sampler = view.record.sampler
         assert set(sampler.lenses) == LENSES
         assert sampler.gpus == (gpu().uuid,)
-        assert sampler.achieved_hz > 0.9 * sampler.requested_hz
+        assert sampler.achieved_hz > 0.9 * (sampler.paced_down_hz or sampler.requested_hz)
         assert sampler.sampling_cpu_s < 0.1 * sampler.wall_s
         peaks = view.summary.peak_bytes
         assert set(peaks) == LENSES | {"torch-reserved", "torch-allocated"}

@@ -12,9 +12,10 @@ from pathlib import Path
 
 import pytest
 
-from harness.measure.sampler import Pace, Sampler, Spool, next_deadline
+from harness.measure.sampler import Sampler
 from harness.measure.sealing import read_samples
 from harness.measure.sources import Sample
+from harness.measure.spool import Spool
 from harness.samples import SamplerSummary
 from tests.waiting import wait_until
 
@@ -30,28 +31,12 @@ def summary_of(attempt: Path) -> SamplerSummary:
     return SamplerSummary.model_validate_json((attempt / "sampler.json").read_text())
 
 
-def test_deadlines_stay_on_their_grid_and_missed_ones_are_skipped():
-    assert next_deadline(1000, 50, 1000) == 1050
-    assert next_deadline(1000, 50, 1049) == 1050
-    assert next_deadline(1000, 50, 1050) == 1100
-    assert next_deadline(1000, 50, 1312) == 1350
-
-
-def test_pace_on_a_hand_made_timeline():
-    pace = Pace()
-    assert pace.achieved_hz is None
-    for t_s in (0.0, 0.1, 0.2, 0.5, 0.6):
-        pace.mark(int(t_s * 1e9))
-    assert pace.achieved_hz == pytest.approx(4 / 0.6)
-    assert pace.longest_gap_ns == 3 * 10**8
-
-
 def test_the_spool_writes_missing_values_as_nothing(tmp_path):
     spool = Spool(tmp_path / "memory.csv")
     spool.add([Sample(1, "host", rss_bytes=2, processes=3)])
-    assert (tmp_path / "memory.csv").read_text() == ""
+    assert (tmp_path / "memory.csv").stat().st_size == 0
     spool.close()
-    assert (tmp_path / "memory.csv").read_text().splitlines()[1] == "1,host,2,3,,,,,,,"
+    assert (tmp_path / "memory.csv").read_text().splitlines()[1] == "1,host,2,3,,,,,,,,,,"
 
 
 def test_a_peak_of_200_mb_is_seen_and_the_sampler_ends_with_its_target(tmp_path):

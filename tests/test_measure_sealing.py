@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import json
+
 import pandas as pd
 import pyarrow.parquet as pq
 import pytest
 
-from harness.measure.sampler import SPOOL as SAMPLER_SPOOL
-from harness.measure.sampler import Spool
-from harness.measure.sealing import SPOOL, TABLE, read_samples, seal_samples
+from harness.measure.sealing import TABLE, read_samples, seal_samples, seal_summary
 from harness.measure.sources import Sample
-from harness.samples import MEMORY_COLUMNS
+from harness.measure.spool import SO_FAR, SPOOL, SUMMARY, Spool
+from harness.samples import MEMORY_COLUMNS, DeviceSummary, SamplerSummary
 
 SAMPLES = [
     Sample(10, "host", rss_bytes=2**40 + 1, processes=2),
@@ -23,10 +24,6 @@ def write_spool(folder, samples=SAMPLES) -> None:
     spool = Spool(folder / SPOOL)
     spool.add(samples)
     spool.close()
-
-
-def test_the_sampler_and_the_seal_agree_on_the_spools_name():
-    assert SPOOL == SAMPLER_SPOOL
 
 
 def test_sealed_and_unsealed_samples_read_the_same(tmp_path):
@@ -95,3 +92,60 @@ def test_samples_from_before_a_column_joined_read_as_not_measured(tmp_path):
     assert list(frame.columns) == list(MEMORY_COLUMNS)
     assert frame["rss_bytes"].tolist() == [5, 6]
     assert frame["foreign_bytes"].isna().all()
+
+
+TOLD = {
+    "format": 1,
+    "requested_hz": 50.0,
+    "achieved_hz": 50.0,
+    "longest_gap_s": 0.02,
+    "samples": 1,
+    "cpu_s": 0.3,
+    "sampling_cpu_s": 0.1,
+    "wall_s": 0.5,
+    "lenses": ["rss"],
+    "gpus": [],
+    "notes": ["what it had said"],
+    "devices": [{"uuid": "GPU-a", "total_bytes": 80}],
+    "paced_down_hz": None,
+}
+
+
+def sealed_summary(folder) -> SamplerSummary:
+    seal_samples(folder)
+    seal_summary(folder, 50.0)
+    assert not (folder / SO_FAR).exists()
+    return SamplerSummary.model_validate_json((folder / SUMMARY).read_text())
+
+
+def test_a_killed_sampler_leaves_a_summary_brought_up_to_its_last_sample(tmp_path):
+    times = (0, 20, 40, 100)
+    write_spool(tmp_path, [Sample(t * 10**6, "GPU-a", nvml_device_bytes=5) for t in times])
+    (tmp_path / SO_FAR).write_text(json.dumps(TOLD))
+    summary = sealed_summary(tmp_path)
+    assert (summary.samples, summary.longest_gap_s) == (4, 0.06)
+    assert summary.achieved_hz == pytest.approx(30)
+    assert (summary.lenses, summary.gpus) == (("nvml-device",), ("GPU-a",))
+    assert summary.devices == (DeviceSummary(uuid="GPU-a", total_bytes=80),)
+    assert summary.notes[0] == "what it had said"
+    assert "gave no answer after 0.1 s and was ended" in summary.notes[1]
+    assert summary.sampling_cpu_s == 0.1
+
+
+def test_samples_alone_make_a_summary_too(tmp_path):
+    write_spool(tmp_path)
+    (tmp_path / SO_FAR).write_text("{torn")
+    summary = sealed_summary(tmp_path)
+    assert (summary.samples, summary.requested_hz, summary.devices) == (2, 50.0, ())
+
+
+def test_a_summary_that_the_sampler_wrote_stays(tmp_path):
+    write_spool(tmp_path)
+    (tmp_path / SUMMARY).write_text(json.dumps(TOLD))
+    assert sealed_summary(tmp_path).samples == 1
+
+
+def test_an_attempt_that_was_never_sampled_has_no_summary(tmp_path):
+    seal_samples(tmp_path)
+    seal_summary(tmp_path, 50.0)
+    assert list(tmp_path.iterdir()) == []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import time
@@ -9,8 +10,10 @@ import time
 import psutil
 import pytest
 
-from harness.measure.sources import ProcessTree, RssSource, Sample, TargetGone, child_pids
+from harness.measure.sources import RssSource, Sample
+from harness.measure.tree import ProcessTree, TargetGone, child_pids
 from harness.samples import MEMORY_COLUMNS
+from tests.waiting import wait_until
 
 NAP = "import time; time.sleep(60)"
 PARENT = f"""
@@ -119,3 +122,61 @@ def test_a_root_that_never_was_is_gone():
         root.wait()
         with pytest.raises(TargetGone):
             ProcessTree(root.pid)
+
+
+def test_rss_is_that_of_psutil_and_outlives_no_process():
+    with subprocess.Popen([sys.executable, "-c", NAP]) as root:
+        time.sleep(0.2)
+        tree = ProcessTree(root.pid)
+        assert tree.rss() == (psutil.Process(root.pid).memory_info().rss, 1)
+        root.kill()
+
+
+def test_the_tree_owns_a_child_before_it_is_listed_and_after_it_ended(parent):
+    clock = Clock()
+    tree = ProcessTree(parent.pid, clock)
+    child = int(parent.stdout.readline())
+    assert tree.owns(parent.pid)
+    assert tree.owns(child), "the tree has not been refreshed since it came"
+    parent.stdin.write("\n")
+    parent.stdin.flush()
+    while psutil.pid_exists(child):
+        time.sleep(0.01)
+    assert tree.owns(child)
+
+
+def test_the_tree_owns_an_orphan_of_the_session_that_the_worker_leads():
+    # The middle process ends before anyone could list it; its child has no ancestor in the tree.
+    middle = f"import subprocess, sys; subprocess.Popen([sys.executable, '-c', {NAP!r}])"
+    program = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {middle!r}]); {NAP}"
+    with subprocess.Popen([sys.executable, "-c", program], start_new_session=True) as root:
+        tree = ProcessTree(root.pid)
+        tree.rss()
+
+        def orphans() -> list[int]:
+            return [
+                p.pid
+                for p in psutil.process_iter()
+                if p.pid != root.pid and psutil.pid_exists(p.pid) and _session(p.pid) == root.pid
+            ]
+
+        wait_until(lambda: not child_pids(root.pid) and orphans())
+        [orphan] = orphans()
+        assert tree.owns(orphan)
+        psutil.Process(orphan).kill()
+        root.kill()
+
+
+def test_the_tree_does_not_own_strangers():
+    with subprocess.Popen([sys.executable, "-c", NAP]) as root:
+        tree = ProcessTree(root.pid)
+        assert not tree.owns(os.getpid())
+        assert not tree.owns(1)
+        root.kill()
+
+
+def _session(pid: int) -> int | None:
+    try:
+        return os.getsid(pid)
+    except OSError:
+        return None

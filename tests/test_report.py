@@ -83,7 +83,8 @@ def hostile(hostile_study):
 
 
 def test_a_report_has_every_file(files):
-    figures = {f"figures/{t}-micro-{f}.svg" for t in ("sft", "grpo") for f in ("curves", "memory")}
+    kinds = ("curves", "memory", "peak")
+    figures = {f"figures/{t}-micro-{f}.svg" for t in ("sft", "grpo") for f in kinds}
     assert set(files) == figures | {"index.html", "report.md", "brief.md", "data.json", "runs.csv"}
 
 
@@ -95,14 +96,15 @@ def test_the_first_screen_says_it_all(study, page):
             assert shown in page.text
     assert [f["id"] for f in page.all("figure")] == [
         "sft-micro-curves", "sft-micro-memory", "grpo-micro-curves", "grpo-micro-memory",
+        "sft-micro-peak", "grpo-micro-peak",
     ]  # fmt: skip
 
 
 def test_figures_and_drawings_are_named_for_screen_readers(page):
     pictures = [a for a in page.all("svg") if a.get("role") == "img"]
-    assert len(pictures) == len(page.all("svg")) == 6  # 4 figures, 2 interval drawings
+    assert len(pictures) == len(page.all("svg")) == 8  # 6 figures, 2 interval drawings
     assert all(a["aria-label"] for a in pictures)
-    assert len(page.all("figcaption")) == 4
+    assert len(page.all("figcaption")) == 6
     assert all(a.get("scope") in ("col", "row") for a in page.all("th"))
 
 
@@ -198,7 +200,8 @@ def test_markup_from_outside_is_text_in_the_page(files, hostile):
     assert "<script>alert(1)</script> {{7*7}}" in page.text
     assert "49" not in re.findall(r"script> (\S+) \|", page.text)
     data = json.loads(next(s for s in page.raw["script"] if s.startswith("{")))
-    assert set(data) == {f"{t}-micro-{f}" for t in ("sft", "grpo") for f in ("curves", "memory")}
+    kinds = ("curves", "memory", "peak")
+    assert set(data) == {f"{t}-micro-{f}" for t in ("sft", "grpo") for f in kinds}
     assert not any(a.get("href", "").startswith("javascript") for a in page.all("a"))
 
 

@@ -20,7 +20,7 @@ pytestmark = [
     ),
 ]
 
-FIGURES = 4
+FIGURES = 6
 ALL_LIVE = f"return document.querySelectorAll('figure.is-live').length === {FIGURES}"
 # How many of the elements take up room on the screen.
 SHOWN = """

@@ -17,7 +17,13 @@ from harness.report_tables import arms_table, figures_table, pairs_table
 from tests.study_factory import HOSTILE, Plan, build_study
 
 UTC = "2026-01-02T04:00:00Z"
-GPU_COLUMNS = ("GPU energy", "GPU power (mean)", "GPU use (mean)", "GPU temperature (highest)")
+GPU_COLUMNS = (
+    "GPU energy",
+    "Energy per token",
+    "GPU power (mean)",
+    "GPU use (mean)",
+    "GPU temperature (highest)",
+)
 
 
 def rendered(study):
@@ -187,11 +193,12 @@ def test_lost_runs_of_either_arm_are_listed_without_blaming_the_other():
 def test_power_and_energy_are_shown_only_where_a_gpu_was_read(has_gpu):
     study = build_study(Plan(has_gpu=has_gpu))
     table = figures_table(study)
-    assert (table.columns[-4:] == GPU_COLUMNS) == has_gpu
+    assert (table.columns[-5:] == GPU_COLUMNS) == has_gpu
     assert all(len(row) == len(table.columns) for row in table.rows)
     if has_gpu:
         assert table.rows[0][-3:] == ("250 W", "80%", "61 \u00b0C")
-        assert table.rows[0][-4].endswith("kJ")
+        assert table.rows[0][-5].endswith("kJ")
+        assert table.rows[0][-4].endswith(" J")
     files = rendered(study)
     row = next(csv.DictReader(io.StringIO(files["runs.csv"])))
     assert row["gpu_power_w_mean"] == ("250.0" if has_gpu else "")

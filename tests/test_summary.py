@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import pandas as pd
 import pytest
 
+from harness.memory_figures import memory_peaks
 from harness.record import (
     Attempt,
     EvaluationPoint,
@@ -13,49 +13,11 @@ from harness.record import (
     Record,
     Result,
     Status,
-    StepRow,
 )
-from harness.samples import MEMORY_COLUMNS, PhaseRow
 from harness.settings import DatasetSpec, Evaluation, Model
 from harness.spec import RunSpec
-from harness.summary import (
-    assign_phases,
-    device_peaks,
-    gpu_load,
-    lens_series,
-    memory_peaks,
-    model_flops,
-    summarise,
-)
-
-S = 10**9
-
-
-def span(phase, begin_s, end_s, **more):
-    return PhaseRow(phase=phase, begin_ns=int(begin_s * S), end_ns=int(end_s * S), **more)
-
-
-def step(number, begin_s, end_s, tokens=100, samples=4, generated=None, **logs):
-    return StepRow(
-        step=number,
-        begin_ns=int(begin_s * S),
-        end_ns=int(end_s * S),
-        tokens=tokens,
-        samples=samples,
-        generated_tokens=generated,
-        logs=logs,
-    )
-
-
-def samples(rows):
-    """rows: (second, device, rss or None, nvml or None)."""
-    return pd.DataFrame(
-        [
-            {"t_ns": int(t * S), "device": d, "rss_bytes": rss, "nvml_device_bytes": nvml}
-            for t, d, rss, nvml in rows
-        ],
-        columns=list(MEMORY_COLUMNS),
-    )
+from harness.summary import model_flops, summarise
+from tests.timelines import EMPTY, samples, span, step
 
 
 def spec(task="sft"):
@@ -97,9 +59,6 @@ def record(evaluations=(), parameters=None):
         attempts=(attempt,),
         result=result,
     )
-
-
-EMPTY = pd.DataFrame()
 
 
 def test_rates_and_times_leave_warm_up_out():
@@ -167,13 +126,6 @@ def test_flops_of_a_step(counts, per_token):
     assert got.model_flops_per_step == per_token * 200
 
 
-def test_a_sample_belongs_to_the_innermost_phase():
-    phases = [span("generate", 2, 4), span("train", 1, 9), span("weight_sync", 3, 3.5)]
-    seconds = [0.5, 1.5, 2.5, 3.2, 3.8, 5, 9.5]
-    got = assign_phases([int(t * S) for t in seconds], phases)
-    assert got == [None, "train", "generate", "weight_sync", "generate", "train", None]
-
-
 def test_peaks_per_phase_and_growth_above_the_reading_before_load():
     memory = samples(
         [
@@ -193,128 +145,6 @@ def test_peaks_per_phase_and_growth_above_the_reading_before_load():
     assert got.growth("rss") == 200
     assert got.growth("rss", "generate") is None
     assert got.growth("nvml-device") is None
-
-
-def test_training_covers_train_generate_and_weight_sync():
-    memory = samples([(t, "host", b, None) for t, b in ((1, 10), (3, 50), (5, 30))])
-    phases = [span("train", 0, 6), span("generate", 2, 4)]
-    peaks, _ = memory_peaks(phases, memory)
-    assert peaks["rss"] == {"train": 30, "generate": 50, "run": 50, "training": 50}
-
-
-def test_gpus_are_summed_at_each_instant_before_the_peak_is_taken():
-    memory = samples(
-        [
-            (1, "GPU-a", None, 10),
-            (1, "GPU-b", None, 1),
-            (2, "GPU-a", None, 2),
-            (2, "GPU-b", None, 8),
-        ]
-    )
-    peaks, baselines = memory_peaks([span("train", 0, 3)], memory)
-    assert peaks["nvml-device"]["training"] == 11
-    assert baselines["nvml-device"] == 11
-    assert "rss" not in peaks
-
-
-def test_a_lens_that_did_not_answer_is_empty():
-    memory = samples([(1, "host", 10, None)])
-    assert lens_series(memory, "nvml_device_bytes").empty
-    assert lens_series(EMPTY, "rss_bytes").empty
-
-
-def test_torch_peaks_come_from_the_phases():
-    phases = [
-        span("load", 0, 1, torch_reserved_peak_bytes=5, torch_allocated_peak_bytes=4),
-        span("train", 1, 2, torch_reserved_peak_bytes=9, torch_allocated_peak_bytes=7),
-        span("train", 2, 3, torch_reserved_peak_bytes=8, torch_allocated_peak_bytes=6),
-    ]
-    peaks, baselines = memory_peaks(phases, EMPTY)
-    assert peaks["torch-reserved"] == {"load": 5, "train": 9, "run": 9, "training": 9}
-    assert peaks["torch-allocated"]["training"] == 7
-    assert baselines == {"torch-reserved": 0, "torch-allocated": 0}
-
-
-LOAD = ("energy_j", "power_w", "utilization_percent", "temperature_c")
-
-
-def gpu_rows(rows):
-    """rows: (second, device, joules, watts, percent, degrees)."""
-    return pd.DataFrame(
-        [{"t_ns": int(t * S), "device": d, **dict(zip(LOAD, v, strict=True))} for t, d, *v in rows],
-        columns=list(MEMORY_COLUMNS),
-    )
-
-
-TRAINING = [span("load", 0, 2), span("train", 2, 8), span("evaluate", 4, 6), span("save", 8, 9)]
-
-
-def test_gpu_load_is_that_of_the_training_phases():
-    memory = gpu_rows(
-        [
-            (1, "GPU-a", 1000, 50, 0, 90),  # loading: hot from before, not training
-            (3, "GPU-a", 1100, 100, 80, 60),
-            (3.5, "GPU-a", None, None, None, None),  # between two slow readings
-            (5, "GPU-a", 1300, 400, 10, 70),  # evaluating
-            (7, "GPU-a", 1700, 300, 100, 65),
-            (8.5, "GPU-a", 1900, 60, 0, 80),
-        ]
-    )
-    host = samples([(3, "host", 10, None), (7, "host", 12, None)])
-    got = summarise(spec(), record(), [], TRAINING, pd.concat([host, memory]), 0)
-    assert got.energy_j == pytest.approx(1700 - 1100)
-    assert got.power_w_mean == pytest.approx((100 + 300) / 2)
-    assert got.utilization_percent_mean == pytest.approx((80 + 100) / 2)
-    assert got.temperature_c_max == 65
-
-
-def test_gpus_add_up_in_energy_and_power_and_average_in_use():
-    rows = [
-        (3, "GPU-a", 100, 100, 80, 60),
-        (3, "GPU-b", 900, 200, 40, 50),
-        (7, "GPU-a", 300, 100, 80, 61),
-        (7, "GPU-b", 910, 200, 40, 55),
-    ]
-    got = gpu_load(TRAINING, gpu_rows(rows))
-    assert got == {
-        "energy_j": 210, "power_w_mean": 300, "utilization_percent_mean": 60,
-        "temperature_c_max": 61,
-    }  # fmt: skip
-    silent = [(t, d, *([None] * 4 if d == "GPU-b" else v)) for t, d, *v in rows]
-    assert set(gpu_load(TRAINING, gpu_rows(silent)).values()) == {None}
-
-
-def test_energy_needs_two_readings_and_a_cpu_has_no_load():
-    assert gpu_load(TRAINING, gpu_rows([(3, "GPU-a", 100, 100, 80, 60)]))["energy_j"] is None
-    absent = gpu_load(
-        TRAINING, gpu_rows([(3, "GPU-a", None, 5, 5, 5), (7, "GPU-a", None, 5, 5, 5)])
-    )
-    assert absent["energy_j"] is None
-    assert absent["power_w_mean"] == 5
-    for memory in (EMPTY, samples([(3, "host", 10, None)])):
-        assert set(gpu_load(TRAINING, memory).values()) == {None}
-
-
-def test_each_gpu_of_a_run_has_a_peak_and_their_sum_is_taken_at_one_instant():
-    """GPU a peaks at 2 s, b at 3 s: the sum's peak is 13, not 10 + 8."""
-    phases = [span("load", 0, 1), span("train", 1, 4), span("evaluate", 3.5, 4)]
-    memory = samples(
-        [
-            (0.5, "GPU-a", None, 90), (0.5, "GPU-b", None, 90),  # loading is not training
-            (2, "GPU-a", None, 10), (2, "GPU-b", None, 3),
-            (3, "GPU-a", None, 4), (3, "GPU-b", None, 8),
-            (3.8, "GPU-a", None, 50), (3.8, "GPU-b", None, None),
-            (3, "host", 7, None),
-        ]
-    )  # fmt: skip
-    assert device_peaks(phases, memory) == {"GPU-a": 10, "GPU-b": 8}
-    assert memory_peaks(phases, memory)[0]["nvml-device"]["training"] == 13
-
-
-def test_one_gpu_has_no_peaks_of_its_own():
-    memory = samples([(2, "GPU-a", None, 10), (2, "host", 7, None)])
-    assert device_peaks([span("train", 1, 4)], memory) == {}
-    assert device_peaks([], samples([])) == {}
 
 
 def test_a_study_of_runs_on_one_gpu_is_written_as_before():

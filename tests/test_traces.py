@@ -6,14 +6,16 @@ from dataclasses import replace
 
 import pandas as pd
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from harness.charts import memory_spec
+from harness.lenses import innermost_spans
+from harness.memory_tables import memory_table
 from harness.record import Generation
 from harness.report import memory_caption
-from harness.report_tables import memory_table
 from harness.samples import PhaseRow
-from harness.traces import ALTERNATING, SLICES, extremes, innermost_spans, memory_trace
+from harness.traces import ALTERNATING, SLICES, extremes, memory_trace
 from tests.study_factory import Plan, build_study
 
 
@@ -29,6 +31,47 @@ def test_thinning_loses_no_extreme(values, slices):
     assert max(high for _, _, high in rows) == max(values)
     assert min(low for _, low, _ in rows) == min(values)
     assert [t for t, _, _ in rows] == sorted(t for t, _, _ in rows)
+
+
+@settings(max_examples=40)
+@given(
+    st.lists(st.tuples(st.integers(1, 10**7), st.integers(0, 10**12)), min_size=1, max_size=200),
+    st.integers(1, 40),
+)
+def test_every_slice_keeps_its_own_lowest_and_highest(rows, slices):
+    times = [sum(gap for gap, _ in rows[: i + 1]) for i in range(len(rows))]
+    values = [float(value) for _, value in rows]
+    length = times[-1] - times[0] + 1
+    bins = {}
+    for t, value in zip(times, values, strict=True):
+        bins.setdefault((t - times[0]) * slices // length, []).append(value)
+    found = extremes(pd.Series(values, index=times), slices)
+    assert [(low, high) for _, low, high in found] == [(min(b), max(b)) for b in bins.values()]
+
+
+def test_one_sample_of_a_spike_in_ten_minutes_is_drawn():
+    """At 50 Hz a spike of 20 ms is one sample of 30,000; the figure has 160 slices."""
+    study = build_study(Plan(seeds=(0,)))
+    run = study.runs[0]
+    memory = pd.DataFrame(
+        {
+            "t_ns": [run.phases[0].begin_ns + i * 20_000_000 for i in range(30_000)],
+            "device": "host",
+            "rss_bytes": [2**30 + (2**33 if i == 17_777 else 0) for i in range(30_000)],
+        }
+    )
+    begin = run.phases[0].begin_ns
+    phases = (PhaseRow(phase="train", begin_ns=begin, end_ns=begin + 600 * 10**9),)
+    ours = replace(run, memory=memory, phases=phases)
+    again = replace(study, runs=tuple(ours if r is run else r for r in study.runs))
+    trace = memory_trace(again, run.planned.pair)
+    floor = run.summary.baseline_bytes["rss"]
+    drawn = memory_spec(trace, ["full", "lora-r32"], has_hover=False)
+    values = [row for rows in drawn["datasets"].values() for row in rows if "high_bytes" in row]
+    assert len(values) <= 2 * SLICES
+    highest = max(row["high_bytes"] for row in values)
+    assert highest == pytest.approx(2**30 + 2**33 - floor, rel=1e-5)
+    assert [row["t_s"] for row in values if row["high_bytes"] == highest] == [355.54]
 
 
 def test_an_empty_slice_of_time_gives_no_row():

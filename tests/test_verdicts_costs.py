@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pytest
 from scipy import stats as scipy_stats
@@ -10,6 +11,7 @@ from scipy import stats as scipy_stats
 from harness.claim_checks import RATIO
 from harness.claim_spec import ComputeClaim, MemoryClaim
 from harness.compute import ComputeRatio
+from harness.grade import MeasurementGrade
 from tests.claim_evidence import FULL, claim, matrix_of, study, verdict
 
 MODEL = "meta-llama/Llama-3.2-1B"
@@ -132,6 +134,33 @@ def test_the_first_lens_that_every_run_has_decides_and_the_others_stand_beside_i
     assert got.word == "supported"
     assert [(p.decides, p.word) for p in got.parts] == [(True, "supported"), (False, "refuted")]
     assert "NVML" in got.parts[0].effect.name
+
+
+def graded(evidence, grade, arm="r4", seed=1):
+    """The study with another grade for one run's device memory."""
+    status, run = evidence.cells["p", arm, seed]
+    found = MeasurementGrade(grade=grade, reasons=("A fault.",))
+    cells = {
+        **evidence.cells,
+        ("p", arm, seed): (status, run.model_copy(update={"grades": {"nvml-device": found}})),
+    }
+    return replace(evidence, cells=cells)
+
+
+@pytest.mark.parametrize(
+    "peaks", [([200, 201, 199], [100, 102, 99]), ([100, 102, 99], [200, 201, 199])]
+)
+@pytest.mark.parametrize("arm", ["full", "r4"])
+def test_a_run_of_grade_d_withholds_any_word_on_memory_and_says_why(peaks, arm):
+    toy = matrix_of({"c": MEMORY})
+    evidence = study(toy, {"full": FULL, "r4": OURS}, {"full": peaks[0], "r4": peaks[1]})
+    for grade in ("A", "B", "C"):
+        assert verdict(graded(evidence, grade, arm)).word in ("supported", "refuted")
+    got = verdict(graded(evidence, "D", arm))
+    assert (got.word, got.p_supported, got.p_refuted) == ("inconclusive", None, None)
+    assert "seed 1, is graded D: A fault." in got.reason
+    assert got.parts[0].is_refused
+    assert got.effect.value is not None  # the number stands there, and decides nothing
 
 
 def ratio(rank, linear, closed_form=0.67):

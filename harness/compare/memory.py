@@ -18,8 +18,8 @@ from harness.compare.held import held_leaks
 from harness.compare.limits import Limits
 from harness.compare.model import Difference
 from harness.compare.side import RunSide
+from harness.lenses import LENS_NAMES, PROCESS, TRAINING
 from harness.stats import median
-from harness.summary import LENS_NAMES
 from harness.text import memory
 
 LEAK, PEAK = "rss/slope", "growth"
@@ -108,11 +108,20 @@ def _increments(run: RunSide, warmup_steps: int) -> list[int]:
     return [after - before for before, after in pairwise(sizes)]
 
 
+def _grown(run: RunSide, lens: str) -> int | None:
+    """Return a lens's growth; of a process on a GPU its peak, whatever an older baseline took off it.
+
+    It held nothing before its context, and baselines once counted from its first reading, after that.
+    """
+    if lens == PROCESS:
+        return run.peak_bytes.get(lens, {}).get(TRAINING)
+    return run.growth_bytes.get(lens)
+
+
 def _peaks(cell: CellRuns, limits: Limits, spread: Spread) -> Iterable[Suspect]:
     pairs = list(cell.ok_pairs.values())
     for lens in sorted({lens for b, c in pairs for lens in b.growth_bytes.keys() & c.growth_bytes}):
-        values = [(b.growth_bytes[lens], c.growth_bytes[lens]) for b, c in pairs
-                  if lens in b.growth_bytes and lens in c.growth_bytes]  # fmt: skip
+        values = [(_grown(b, lens), _grown(c, lens)) for b, c in pairs]
         known = [(b, c) for b, c in values if b and c and b > 0 and c > 0]
         if not known:
             continue

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Protocol, Self
 from pydantic import Field
 
 from harness.frozen import Count, Frozen, PositiveInt, absent
+from harness.measure.pace import HZ
 from harness.record import Container, Exit, Source
 from harness.settings import Parallel
 from harness.spec import RunSpec
@@ -38,7 +39,7 @@ class Launch(Frozen):
     gpus: tuple[str, ...] = ()  # UUIDs of the GPUs that the worker may see; empty is CPU only
     memory_limit_bytes: PositiveInt | None = None  # limit on each process's private memory
     waits_for_sampler: bool = True  # start only when the sampler has taken its first sample
-    sampler_hz: float = 20.0
+    sampler_hz: float = HZ
     # Repository → the folder that holds it here; absent for what ships with the harness.
     places: dict[str, str] = Field(default_factory=dict)
     sources: tuple[Source, ...] = ()  # the same repositories, at which commits

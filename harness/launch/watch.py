@@ -78,7 +78,11 @@ class Watched:
 
     def cancel(self, reason: str = "cancelled by the user") -> None:
         """Begin to end the worker: SIGTERM now, SIGKILL after the grace time. Keep polling."""
-        self._begin_stop(Stop(Status.CANCELLED, reason))
+        self.end(Stop(Status.CANCELLED, reason))
+
+    def end(self, stop: Stop) -> None:
+        """Begin to end the worker for a reason; the first counts. Keep polling."""
+        self._begin_stop(stop)
 
     def kill(self) -> None:
         """Cut the grace time short: SIGKILL now. Keep polling."""

@@ -71,7 +71,14 @@ def capture_environment(
 
 def describe_gpu(gpu: Gpu) -> dict[str, Any]:
     """Return what a GPU is; not what runs on it, which changes by the minute and is others' business."""
-    return {name: value for name, value in asdict(gpu).items() if name not in _PASSING}
+    told = _lasting(asdict(gpu))
+    return told | {"mig_slices": [_lasting(part) for part in told["mig_slices"]]}
+
+
+def _lasting(told: Mapping[str, Any]) -> dict[str, Any]:
+    # A GPU that is no slice says nothing of a parent: what is told of it is as it always was.
+    whole = {"parent_uuid"} if told.get("parent_uuid") is None else set()
+    return {name: value for name, value in told.items() if name not in _PASSING | whole}
 
 
 def describe_platform() -> dict[str, Any]:

@@ -1,19 +1,30 @@
 """Which GPUs this machine has, as NVML lists them, and which of them CUDA would show.
 
-Used to choose a device and to describe a machine; never imports CUDA or torch.
+Used to choose a device and to describe a machine; never imports CUDA or torch. The driver is asked by a
+process of its own (`python -m harness.measure.gpus`): where a GPU has failed a call may never return, and
+whoever made it could not even be killed.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
+import ctypes
+import json
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import asdict, dataclass, replace
+from typing import Any, TypeVar
 
-from harness.measure.nvml import Asker, Nvml, load_nvml, start_nvml
+from harness.measure.nvml import Asker, Nvml, errors_of, load_nvml, start_nvml
 
+T = TypeVar("T")
 # nvmlComputeMode_t, nvmlMemoryErrorType_t, nvmlEccCounterType_t (nvml.h).
 _COMPUTE_MODES = {0: "default", 1: "exclusive thread", 2: "prohibited", 3: "exclusive process"}
 _UNCORRECTED, _SINCE_DRIVER_LOAD = 1, 0
+_LIBRARY = "libnvidia-ml.so.1"  # the name that pynvml opens
+# Without persistence mode a driver wakes every GPU first, some seconds each.
+ANSWER_S = 60.0
 
 
 @dataclass(frozen=True)
@@ -31,6 +42,9 @@ class MigSlice:
     uuid: str
     name: str | None
     total_bytes: int | None
+    used_bytes: int | None = None
+    free_bytes: int | None = None
+    processes: tuple[GpuProcess, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -55,6 +69,26 @@ class Gpu:
     is_ecc_enabled: bool | None = None
     ecc_uncorrected: int | None = None  # errors since the driver was loaded
     mig_slices: tuple[MigSlice, ...] = ()
+    parent_uuid: str | None = None  # of a MIG slice: the GPU that it and `mig_slices` are parts of
+
+    def part(self, chosen: MigSlice) -> Gpu:
+        """Return a slice of this GPU as what a run has: its own memory, name and processes."""
+        return replace(
+            self,
+            uuid=chosen.uuid,
+            name=chosen.name or f"MIG slice of {self.name}",
+            total_bytes=chosen.total_bytes,
+            used_bytes=chosen.used_bytes,
+            free_bytes=chosen.free_bytes,
+            processes=chosen.processes,
+            mig_uuids=(),
+            parent_uuid=self.uuid,
+        )
+
+    @property
+    def as_shown(self) -> Gpu:
+        """What CUDA shows of it: itself, or its first slice where it is cut into some."""
+        return self.part(self.mig_slices[0]) if self.mig_slices else self
 
 
 @dataclass(frozen=True)
@@ -66,8 +100,59 @@ class GpuList:
     nvml_error: int | None = None  # NVML's return code, where NVML would not start
 
 
-def list_gpus(nvml: Nvml | None = None) -> GpuList:
-    """Describe every GPU of this machine; an empty list says why."""
+def list_gpus(answer_s: float = ANSWER_S) -> GpuList:
+    """Describe every GPU of this machine; an empty list says why, a driver that gives no answer too."""
+    try:
+        ctypes.CDLL(_LIBRARY)
+    except OSError:
+        return describe_gpus()
+    command = [sys.executable, "-m", "harness.measure.gpus"]
+    asked = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE)
+    try:
+        answer, _ = asked.communicate(timeout=answer_s)
+    except subprocess.TimeoutExpired:
+        note = (
+            f"no NVML: the GPU's driver gave no answer within {answer_s:g} s; a GPU may have failed"
+        )
+        return GpuList((), note)
+    finally:
+        _let_go(asked)
+    if asked.returncode:
+        return GpuList((), f"no NVML: listing GPUs ended with exit status {asked.returncode}")
+    return _read(json.loads(answer))
+
+
+def _let_go(asked: subprocess.Popen[bytes]) -> None:
+    """End a process without waiting long: one that sits in the driver does not even hear SIGKILL."""
+    if asked.poll() is None:
+        asked.kill()
+        with suppress(subprocess.TimeoutExpired):
+            asked.wait(1)
+    if asked.stdout:
+        asked.stdout.close()
+
+
+def _read(told: Mapping[str, Any]) -> GpuList:
+    gpus = []
+    for each in told["gpus"]:
+        slices = tuple(_with_processes(MigSlice, part) for part in each["mig_slices"])
+        capability = each["compute_capability"]
+        more = {
+            "mig_slices": slices,
+            "mig_uuids": tuple(each["mig_uuids"]),
+            "compute_capability": tuple(capability) if capability else None,
+        }
+        gpus.append(_with_processes(Gpu, each | more))
+    return GpuList(tuple(gpus), told["note"], told["nvml_error"])
+
+
+def _with_processes(kind: type[T], told: Mapping[str, Any]) -> T:
+    processes = tuple(GpuProcess(**each) for each in told["processes"])
+    return kind(**{**told, "processes": processes})
+
+
+def describe_gpus(nvml: Nvml | None = None) -> GpuList:
+    """Ask the driver, in this process and for as long as it takes."""
     loaded, absence = start_nvml(nvml) if nvml is not None else load_nvml()
     if loaded is None or absence is not None:
         return GpuList((), absence.note if absence else None, absence.code if absence else None)
@@ -101,7 +186,6 @@ def _describe(
     memory = _memory(nvml, quiet, handle)
     mode = quiet("MIG mode", lambda: nvml.nvmlDeviceGetMigMode(handle))
     slices = _mig_slices(nvml, quiet, handle) if mode and mode[0] else ()
-    running = quiet("processes", lambda: nvml.nvmlDeviceGetComputeRunningProcesses(handle)) or ()
     capability = quiet("capability", lambda: nvml.nvmlDeviceGetCudaComputeCapability(handle))
     computes = quiet("compute mode", lambda: nvml.nvmlDeviceGetComputeMode(handle))
     ecc = quiet("ECC mode", lambda: nvml.nvmlDeviceGetEccMode(handle))
@@ -114,7 +198,7 @@ def _describe(
         cuda_driver_version=cuda,
         is_mig_enabled=bool(mode and mode[0]),
         mig_uuids=tuple(s.uuid for s in slices),
-        processes=tuple(GpuProcess(int(p.pid), p.usedGpuMemory) for p in running),
+        processes=_processes(nvml, quiet, handle),
         used_bytes=int(memory.used) if memory is not None else None,
         free_bytes=int(memory.free) if memory is not None else None,
         compute_capability=(int(capability[0]), int(capability[1])) if capability else None,
@@ -146,7 +230,7 @@ def _mig_slices(nvml: Nvml, ask: Asker, handle: Any) -> tuple[MigSlice, ...]:
         try:
             part = nvml.nvmlDeviceGetMigDeviceHandleByIndex(handle, index)
             uuid = nvml.nvmlDeviceGetUUID(part)
-        except nvml.NVMLError:
+        except errors_of(nvml):
             continue  # an unused slot of the partitioning answers NotFound
         slices.append(_mig_slice(nvml, part, uuid))
     return tuple(slices)
@@ -154,19 +238,32 @@ def _mig_slices(nvml: Nvml, ask: Asker, handle: Any) -> tuple[MigSlice, ...]:
 
 def _mig_slice(nvml: Nvml, part: Any, uuid: str) -> MigSlice:
     ask = Asker(nvml)
-    memory = ask("memory", lambda: nvml.nvmlDeviceGetMemoryInfo(part))
-    name = ask("name", lambda: nvml.nvmlDeviceGetName(part))
-    return MigSlice(uuid, name, int(memory.total) if memory is not None else None)
+    memory = _memory(nvml, ask, part)
+    return MigSlice(
+        uuid=uuid,
+        name=ask("name", lambda: nvml.nvmlDeviceGetName(part)),
+        total_bytes=int(memory.total) if memory is not None else None,
+        used_bytes=int(memory.used) if memory is not None else None,
+        free_bytes=int(memory.free) if memory is not None else None,
+        processes=_processes(nvml, ask, part),
+    )
+
+
+def _processes(nvml: Nvml, ask: Asker, handle: Any) -> tuple[GpuProcess, ...]:
+    running = ask("processes", lambda: nvml.nvmlDeviceGetComputeRunningProcesses(handle)) or ()
+    return tuple(GpuProcess(int(p.pid), p.usedGpuMemory) for p in running)
 
 
 def visible_gpus(gpus: Sequence[Gpu], cuda_visible_devices: str | None) -> tuple[Gpu, ...]:
-    """Map CUDA_VISIBLE_DEVICES (ordinals, UUIDs or prefixes of them) to GPUs, in its order.
+    """Map CUDA_VISIBLE_DEVICES (ordinals, UUIDs, MIG ids, or prefixes of them) to GPUs, in its order.
 
-    Ordinals count in PCI order, as under CUDA_DEVICE_ORDER=PCI_BUS_ID. Like CUDA: unset shows all,
-    the list ends before the first entry that names nothing, and a GPU named twice hides all.
+    A MIG id is the slice itself; a GPU that is cut into slices shows its first. Ordinals count in PCI
+    order, as under CUDA_DEVICE_ORDER=PCI_BUS_ID. Like CUDA: unset shows all, the list ends before the
+    first entry that names nothing, and a GPU named twice hides all. Unlike CUDA, which gives a process
+    one slice at most, several are shown: each is a place for a run of its own.
     """
     if cuda_visible_devices is None:
-        return tuple(gpus)
+        return tuple(gpu.as_shown for gpu in gpus)
     chosen: list[Gpu] = []
     for word in cuda_visible_devices.split(","):
         gpu = _named(gpus, word.strip())
@@ -180,8 +277,15 @@ def visible_gpus(gpus: Sequence[Gpu], cuda_visible_devices: str | None) -> tuple
 
 def _named(gpus: Sequence[Gpu], word: str) -> Gpu | None:
     if word.isdecimal():
-        return next((gpu for gpu in gpus if gpu.index == int(word)), None)
-    if not word.startswith(("GPU-", "MIG-")):
-        return None
-    matches = [g for g in gpus if any(u.startswith(word) for u in (g.uuid, *g.mig_uuids))]
+        return next((gpu.as_shown for gpu in gpus if gpu.index == int(word)), None)
+    matches: list[Gpu] = []
+    if word.startswith("GPU-"):
+        matches = [gpu.as_shown for gpu in gpus if gpu.uuid.startswith(word)]
+    elif word.startswith("MIG-"):
+        slices = [(gpu, part) for gpu in gpus for part in gpu.mig_slices]
+        matches = [gpu.part(part) for gpu, part in slices if part.uuid.startswith(word)]
     return matches[0] if len(matches) == 1 else None
+
+
+if __name__ == "__main__":
+    sys.stdout.write(json.dumps(asdict(describe_gpus())))

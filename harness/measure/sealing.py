@@ -1,20 +1,22 @@
-"""From the sampler's spool to the record's table: `memory.csv` becomes `memory.parquet`.
+"""From what the sampler leaves to the record: `memory.csv` becomes `memory.parquet`.
 
-A spool is text because it must survive a kill at any byte; the table is typed and a tenth the size.
+A spool is text because it must survive a kill at any byte; the table is typed and a tenth the size. A
+sampler that was killed leaves no summary: it is written here.
 """
 
 from __future__ import annotations
 
 import io
+import json
 import os
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from harness.measure.sampler import SPOOL
-from harness.record import FORMAT
-from harness.samples import MEMORY_COLUMNS
+from harness.measure.pace import Pace
+from harness.measure.spool import SO_FAR, SPOOL, SUMMARY, write_atomically
+from harness.samples import FORMAT, MEMORY_COLUMNS
 
 TABLE = "memory.parquet"
 
@@ -58,6 +60,65 @@ def read_samples(attempt: Path) -> pd.DataFrame:
     frame: pd.DataFrame = samples.to_pandas().reindex(columns=list(MEMORY_COLUMNS))
     readings = [column for column in MEMORY_COLUMNS if column not in ("t_ns", "device")]
     return frame.astype(dict.fromkeys(readings, "float64"))
+
+
+def seal_summary(attempt: Path, hz: float) -> None:
+    """Write the summary of a sampler that could not write its own, from what it left.
+
+    A driver that does not answer holds it fast, until it is killed. `hz` is the rate it was started with.
+    Call after seal_samples().
+    """
+    so_far, summary = attempt / SO_FAR, attempt / SUMMARY
+    left = _read_so_far(so_far)
+    if not summary.exists() and (left is not None or (attempt / TABLE).exists()):
+        told = _finish(left or _nothing_told(hz), read_samples(attempt))
+        write_atomically(summary, json.dumps(told, indent=1) + "\n")
+    so_far.unlink(missing_ok=True)
+
+
+def _read_so_far(path: Path) -> dict[str, Any] | None:
+    try:
+        told = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return told if isinstance(told, dict) else None
+
+
+def _nothing_told(hz: float) -> dict[str, Any]:
+    return {
+        "format": FORMAT,
+        "requested_hz": hz,
+        "cpu_s": 0.0,
+        "sampling_cpu_s": 0.0,
+        "wall_s": 0.0,
+    }
+
+
+def _finish(told: dict[str, Any], samples: pd.DataFrame) -> dict[str, Any]:
+    """Bring a summary up to the last sample that was kept."""
+    pace = Pace()
+    for t_ns in samples["t_ns"].drop_duplicates().sort_values():
+        pace.mark(int(t_ns))
+    columns = {
+        "rss_bytes": "rss",
+        "nvml_device_bytes": "nvml-device",
+        "nvml_process_bytes": "nvml-process",
+    }
+    gpus = samples.loc[samples["nvml_device_bytes"].notna(), "device"].unique()
+    until_s = (pace.last_ns - pace.first_ns) / 1e9
+    note = (
+        f"the sampler gave no answer after {until_s:.1f} s and was ended: a call into the GPU's driver "
+        "hung, or it was killed; what was read until then is kept, and the run went on"
+    )
+    return told | {
+        "achieved_hz": pace.achieved_hz,
+        "longest_gap_s": pace.longest_gap_ns / 1e9 if pace.samples > 1 else None,
+        "samples": pace.samples,
+        "wall_s": max(float(told["wall_s"]), until_s),
+        "lenses": [lens for column, lens in columns.items() if samples[column].notna().any()],
+        "gpus": [str(gpu) for gpu in gpus],
+        "notes": [*told.get("notes", ()), note],
+    }
 
 
 def _schema() -> Any:

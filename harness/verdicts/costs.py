@@ -7,12 +7,12 @@ import math
 from harness.claim_spec import ComputeClaim, MemoryClaim
 from harness.compute import ComputeRatio
 from harness.equivalence import p_above, p_below
-from harness.ratios import PHASE_NAMES, TRAINING, MemoryComparison, compare_field
+from harness.lenses import TRAINING, WHOLE_RUN
+from harness.ratios import PHASE_NAMES, MemoryComparison, compare_field
 from harness.ratios import compare_memory as compare
 from harness.record import Status
 from harness.rule import MINIMUM_SEEDS, Side, Verdict
 from harness.stats import NO_SPREAD, Estimate
-from harness.summary import WHOLE_RUN
 from harness.verdicts.evidence import Evidence, seeds_against, undecided
 from harness.verdicts.model import Effect, Part
 
@@ -38,7 +38,8 @@ def _memory_parts(evidence: Evidence, claim: MemoryClaim, comparison: str) -> li
     for phase in (TRAINING, *OTHER_PHASES):
         for found in compare(ours.runs, theirs.runs, shared, phase, evidence.confidence):
             decides = phase == TRAINING and not parts
-            verdict = stop or _below(found, claim, ours, theirs)
+            refused: Verdict | None = ("inconclusive", found.refused) if found.refused else None
+            verdict = stop or refused or _below(found, claim, ours, theirs)
             parts.append(_memory_part(found, name, claim.at_most, verdict, decides=decides))
     if not any(part.decides for part in parts):
         effect = Effect(
@@ -56,7 +57,7 @@ def _memory_part(
     ratio, (word, reason) = found.ratio, verdict
     over = [seed for seed, value in found.by_seed if value >= at_most]
     under = [seed for seed, value in found.by_seed if value < at_most]
-    p_supported, p_refuted = _p_memory(found, at_most)
+    p_supported, p_refuted = (None, None) if found.refused else _p_memory(found, at_most)
     return Part(
         effect=Effect(
             name=f"{found.statistic}, {name}",
@@ -71,6 +72,7 @@ def _memory_part(
         word=word,
         reason=reason,
         decides=decides,
+        is_refused=found.refused is not None,
         p_supported=p_supported,
         p_refuted=p_refuted,
         against=seeds_against(word, over, under, "not below", "below") if decides else (),

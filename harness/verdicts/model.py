@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pydantic import Field
 
 from harness.claim_spec import Role
-from harness.frozen import Count, Frozen
+from harness.frozen import Count, Frozen, absent
 from harness.rule import Word
 
 
@@ -32,6 +32,11 @@ class Part(Frozen):
     word: Word
     reason: str = Field(description="why that word, with numbers")
     decides: bool = Field(True, description="whether the claim's word rests on it")
+    is_refused: bool = Field(
+        False,
+        exclude_if=absent(False),
+        description="whether its measurement is graded too low for any word",
+    )
     p_supported: float | None = Field(
         None, description="one-sided p value against the claim's denial"
     )

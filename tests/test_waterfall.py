@@ -1,0 +1,170 @@
+"""A peak taken apart: the parts are counted or read, and add up to what was measured, exactly."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from harness.record import Distributed, Generation, ParameterCounts
+from harness.summary import summarise
+from harness.waterfall import REST, waterfall_of
+from tests.gpu_study import ADAPTER, CONTEXT, GIB, RESERVED, WEIGHTS, Hardware, build_gpu_study
+from tests.study_factory import Plan, build_study
+
+FEW = Plan(arms=2, seeds=(0,))
+STUDY = build_gpu_study(plan=FEW)
+SFT = ("sft",)
+
+
+def run_of(study, cell):
+    return next(r for r in study.runs if r.planned.cell == cell)
+
+
+FULL, LORA = (run_of(STUDY, f"sft-micro.{arm}.s0") for arm in ("full", "lora-r32"))
+
+
+def changed(run, resolved=None, **result):
+    """A run whose result or resolved arguments say something else."""
+    record = run.record.model_copy(update={"result": run.record.result.model_copy(update=result)})
+    return replace(run, record=record, resolved_config={**run.resolved_config, **(resolved or {})})
+
+
+def parts_of(run):
+    found = waterfall_of(run)
+    assert sum(part.bytes for part in found.parts) == found.total_bytes
+    return {part.name: part.bytes for part in found.parts}, found
+
+
+def test_full_fine_tuning_in_fp32_is_weights_gradients_and_two_moments():
+    parts, found = parts_of(FULL)
+    reserved = int(RESERVED["full"]["train"] * GIB)
+    assert parts == {
+        "context and libraries": CONTEXT,
+        "weights": 4 * WEIGHTS,
+        "optimizer state": 8 * WEIGHTS,
+        "gradients": 4 * WEIGHTS,
+        "fragmentation": reserved - int(0.96 * reserved),
+        REST: int(0.96 * reserved) - 16 * WEIGHTS,
+    }
+    assert (found.lens, found.total_bytes, found.notes) == ("nvml-device", reserved + CONTEXT, ())
+    assert found.total_bytes == FULL.summary.peak_bytes["nvml-device"]["training"]
+
+
+@pytest.mark.parametrize(
+    ("dtypes", "base"),
+    [(["torch.float32"], 4), (["torch.bfloat16", "torch.float32"], 2)],
+)
+def test_a_frozen_base_has_its_own_width_and_the_adapter_its_own(dtypes, base):
+    parts, _ = parts_of(changed(LORA, {"dtypes": dtypes}))
+    assert parts["weights"] == base * WEIGHTS + 4 * ADAPTER
+    assert parts["gradients"] == 4 * ADAPTER
+    assert parts["optimizer state"] == 8 * ADAPTER
+
+
+@pytest.mark.parametrize(
+    ("resolved", "absent"),
+    [
+        ({"dtypes": ["torch.uint8", "torch.float32"]}, {"weights"}),
+        ({"dtypes": []}, {"weights"}),
+        ({"trainable_dtypes": []}, {"weights", "gradients", "optimizer state"}),
+        ({"arguments": {"optim": "adamw_bnb_8bit"}}, {"optimizer state"}),
+        ({"arguments": {"optim": "sgd"}}, {"optimizer state"}),
+    ],
+)
+def test_what_cant_be_counted_stays_with_the_rest(resolved, absent):
+    parts, _ = parts_of(changed(LORA, resolved))
+    known, _ = parts_of(LORA)
+    assert known.keys() - parts.keys() == absent
+    assert parts[REST] == known[REST] + sum(known[name] for name in absent)
+
+
+def test_a_count_above_the_peak_is_cut_and_said():
+    huge = ParameterCounts(
+        total=10 * WEIGHTS, trainable=WEIGHTS, matmul=WEIGHTS, matmul_trainable=0, adapter=WEIGHTS
+    )
+    parts, found = parts_of(changed(LORA, parameters=huge))
+    assert REST not in parts
+    assert found.notes[0].startswith("weights: 46.04 GiB by count, 8.20 GiB left of the peak")
+
+
+def test_grpo_with_a_penalty_keeps_a_second_model_and_an_adapter_none():
+    resolved = {"trainer": "GRPOTrainer", "arguments": {"beta": 0.04, "optim": "sgd"}}
+    assert parts_of(changed(FULL, resolved))[0]["reference model"] == 4 * WEIGHTS
+    assert "reference model" not in parts_of(changed(LORA, resolved))[0]
+
+
+@pytest.mark.parametrize(
+    ("sleeps", "mode", "is_shown"),
+    [(False, "colocate", True), (True, "colocate", False), (False, "server", False)],
+)
+def test_a_pool_is_a_part_where_the_worker_holds_it_at_the_peak(sleeps, mode, is_shown):
+    """Full fine-tuning peaks in a step, where an engine that sleeps has given its pool back."""
+    study = build_gpu_study(Hardware(pool_bytes=2 * GIB), FEW, ("grpo",))
+    made = Generation(engine="vllm", mode=mode, pool_bytes=2 * GIB, sleeps=sleeps)
+    parts, _ = parts_of(changed(run_of(study, "grpo-micro.full.s0"), generation=made))
+    assert parts.get("vLLM pool") == (2 * GIB if is_shown else None)
+    assert parts.get("context and libraries") == (None if sleeps else CONTEXT)
+
+
+def test_an_engine_in_a_process_of_its_own_stands_beside_torch():
+    """NVML reads 2 GiB more than context and torch: the pool, which torch here never saw."""
+    run = run_of(STUDY, "grpo-micro.full.s0")
+    memory = run.memory.assign(nvml_device_bytes=run.memory["nvml_device_bytes"] + 2 * GIB)
+    made = Generation(engine="vllm", mode="colocate", pool_bytes=2 * GIB, sleeps=False)
+    other = changed(run, generation=made)
+    summary = summarise(run.spec, other.record, run.steps, run.phases, memory, 2)
+    parts, _ = parts_of(replace(other, memory=memory, summary=summary))
+    assert (parts["vLLM pool"], parts["context and libraries"]) == (2 * GIB, CONTEXT)
+
+
+def test_what_others_hold_is_no_context():
+    study = build_gpu_study(Hardware(contaminated=("sft-micro.full.s0",)), FEW, SFT)
+    run = run_of(study, "sft-micro.full.s0")
+    parts, _ = parts_of(run)
+    assert parts["other processes"] == 3 * GIB
+    assert parts["context and libraries"] == CONTEXT
+
+
+def test_of_several_gpus_the_first_is_shown_and_shards_are_counted_once():
+    study = build_gpu_study(Hardware(gpus=2), FEW, SFT)
+    run = run_of(study, "sft-micro.full.s0")
+    copied, found = parts_of(run)
+    assert (found.device, copied["weights"]) == ("GPU-aaaaaaaa", 4 * WEIGHTS)
+    sharded = Distributed(processes=2, asked="fsdp2", type="FSDP", wrapper="FSDPModule")
+    assert parts_of(changed(run, distributed=sharded))[0]["weights"] == 2 * WEIGHTS
+
+
+def test_on_a_cpu_it_is_the_growth_of_rss():
+    run = run_of(build_study(FEW), "sft-micro.full.s0")
+    parts, found = parts_of(run)
+    assert (found.lens, found.total_bytes) == ("rss", run.summary.growth("rss"))
+    assert parts["weights"] == 4_000_000
+    assert parts.keys() == {"weights", "gradients", REST}  # its optimizer is not named
+    twice = Distributed(processes=2, asked="ddp", type="MULTI_CPU", wrapper="x")
+    assert parts_of(changed(run, distributed=twice))[0]["weights"] == 8_000_000
+
+
+def test_a_run_that_nothing_was_read_of_has_no_parts():
+    study = build_study(Plan(arms=2, seeds=(0,), failures={"sft-micro.full.s0": "missing"}))
+    assert waterfall_of(run_of(study, "sft-micro.full.s0")) is None
+    assert waterfall_of(replace(FULL, summary=None)) is None
+
+
+@settings(max_examples=40)
+@given(
+    total=st.integers(0, 10**11),
+    trainable=st.integers(0, 10**11),
+    pool=st.integers(0, 10**11),
+    optim=st.sampled_from(["adamw_torch", "sgd", "galore"]),
+)
+def test_parts_add_up_whatever_was_counted(total, trainable, pool, optim):
+    counts = ParameterCounts(
+        total=total + trainable, trainable=trainable, matmul=0, matmul_trainable=0, adapter=0
+    )
+    made = Generation(engine="vllm", mode="colocate", pool_bytes=pool, sleeps=False)
+    run = changed(FULL, {"arguments": {"optim": optim}}, parameters=counts, generation=made)
+    parts, _ = parts_of(run)
+    assert all(size > 0 for size in parts.values())
