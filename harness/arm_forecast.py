@@ -1,10 +1,11 @@
 """What each arm of a matrix would hold on one GPU, traced where it can be, and which GPU that takes.
 
-The training step is traced (`forecast`). What stands beside it is added: vLLM's pool, a share of the card;
-and, where another moment of the run takes more than a step's activations and logits, what it takes beyond
-them, by the formulas of `activations`: sampling with transformers (keys and values of all completions), and
-the held-out evaluation. A run that is sharded over several GPUs, and any run where torch is not
-installed, is reckoned by the formulas of `estimate`, and says so.
+The training step is traced (`forecast`). What stands beside it is added: vLLM's pool, a share of the
+card; the buckets that DDP copies gradients to; and, where another moment of the run takes more than a
+step's activations and logits, what it takes beyond them, by the formulas of `activations`: sampling with
+transformers (keys and values of all completions), and the held-out evaluation. A run that is sharded over
+several GPUs, and any run where torch is not installed, is reckoned by the formulas of `estimate`, and
+says so.
 """
 
 from __future__ import annotations
@@ -14,14 +15,25 @@ from collections.abc import Mapping, Sequence
 from pydantic import Field
 
 from harness.activations import ElementBytes, Term, evaluation, generation
-from harness.catalog import MODELS, ModelFacts
+from harness.catalog import ModelFacts
 from harness.estimate import Memory, estimate_memory
-from harness.forecast import Estimate, Forecast, Rows, forecast_training, smallest, subject_of
+from harness.forecast import (
+    Estimate,
+    Forecast,
+    Rows,
+    forecast_on_cpu,
+    forecast_training,
+    smallest,
+    subject_of,
+)
 from harness.frozen import Frozen
 from harness.memory_trace import Trace
 from harness.rates import RateCard
+from harness.sizes import count_groups, count_lora, facts_of
 from harness.spec import RunSpec
-from harness.trace_cache import Progress, Question, can_trace, traces
+from harness.subject import Device
+from harness.trace_cache import Progress, can_trace, traces
+from harness.tracers import Question
 from harness.workload import Workload, workload
 
 # How far the formulas' step lay from what runs on an H100 held: 3 % below to 21 % above (docs/gpu.md).
@@ -62,11 +74,11 @@ def forecast_arms(
     asked: dict[tuple[str, str], Question] = {}
     why: dict[tuple[str, str], str] = {}
     for key, spec in arms.items():
-        question = _question(spec, card)
-        if isinstance(question, str):
-            why[key] = question
+        found = question(spec, card)
+        if isinstance(found, str):
+            why[key] = found
         else:
-            asked[key] = question
+            asked[key] = found
     answers = dict(zip(asked, traces(list(asked.values()), progress), strict=True))
     return [
         _arm(
@@ -76,9 +88,9 @@ def forecast_arms(
     ]
 
 
-def _question(spec: RunSpec, card: RateCard) -> Question | str:
+def question(spec: RunSpec, card: RateCard, device: Device = "cuda") -> Question | str:
     """Return what to trace for an arm, or why it is not traced."""
-    facts = MODELS.get(spec.model.source)
+    facts = facts_of(spec.model.source)
     if facts is None:
         return "its shape is not in the catalog"
     if not can_trace():
@@ -86,12 +98,16 @@ def _question(spec: RunSpec, card: RateCard) -> Question | str:
     load = workload(spec, card)
     if load.is_sharded:
         return f"sharded over {load.processes} GPUs"
+    if device == "cpu" and load.processes > 1:
+        return f"{load.processes} processes on a CPU"
+    if device == "cpu" and load.pool is not None:
+        return "a vLLM beside it on a CPU"
     if not is_traced(load.optim):
         return f"its optimizer ({load.optim}) is not traced"
     subject = subject_of(spec, facts, load)
     if subject is None or load.length is None:
         return "no bound on the length of a row"
-    return subject, load.length
+    return subject.model_copy(update={"device": device}), load.length
 
 
 def is_traced(optim: str) -> bool:
@@ -108,7 +124,7 @@ def _arm(
     is_hopper: bool,
     has_tiles: bool,
 ) -> ArmForecast:
-    facts, load = MODELS.get(spec.model.source), workload(spec, card)
+    facts, load = facts_of(spec.model.source), workload(spec, card)
     is_traced = isinstance(answer, Trace)
     step = _step(spec, load, answer, card, is_hopper) if isinstance(answer, Trace) else None
 
@@ -149,26 +165,85 @@ def _step(spec: RunSpec, load: Workload, trace: Trace, card: RateCard, is_hopper
     )
 
 
+def training_on_gpu(
+    spec: RunSpec, answer: Trace | str, card: RateCard, gpu_bytes: int, is_hopper: bool
+) -> Forecast | None:
+    """Forecast what an arm holds while it trains, its held-out evaluations left out.
+
+    None where it is not traced and no formula knows it.
+    """
+    facts, load = facts_of(spec.model.source), workload(spec, card)
+    if facts is None:
+        return None
+    if isinstance(answer, Trace):
+        step = _step(spec, load, answer, card, is_hopper)
+        return _with_others(spec, facts, load, step, gpu_bytes, has_evaluation=False)
+    known = estimate_memory(spec, facts, load, gpu_bytes, card)
+    if known is None:
+        return None
+    training = tuple(term for term in known.terms if term.name != "evaluation")
+    return _reckoned(Memory(terms=training))
+
+
+def training_on_cpu(spec: RunSpec, answer: Trace | str, card: RateCard) -> Forecast | None:
+    """Forecast by how much a worker's RSS grows while it trains; None where it is not traced."""
+    facts, load = facts_of(spec.model.source), workload(spec, card)
+    if facts is None or load.length is None or isinstance(answer, str):
+        return None
+    step = forecast_on_cpu(answer, load.length)
+    beside = _beyond_a_step(step, generation(facts, load, ElementBytes.of(load)))
+    return _with_terms(step, beside, 0)
+
+
 def _with_others(
-    spec: RunSpec, facts: ModelFacts, load: Workload, step: Forecast, gpu_bytes: int
+    spec: RunSpec,
+    facts: ModelFacts,
+    load: Workload,
+    step: Forecast,
+    gpu_bytes: int,
+    *,
+    has_evaluation: bool = True,
 ) -> Forecast:
     """The traced step, and what stands beside it on a card of that size."""
     size = ElementBytes.of(load)
     own = sum(t.bytes for t in step.terms if t.name in OF_A_STEP)
-    other = max(
-        (generation(facts, load, size), evaluation(spec, facts, load, size)), key=lambda t: t.bytes
-    )
-    beside = [other.model_copy(update={"bytes": other.bytes - own})] if other.bytes > own else []
-    in_torch = sum(term.bytes for term in beside)
+    others = [generation(facts, load, size)]
+    others += [evaluation(spec, facts, load, size)] if has_evaluation else []
+    beside = [
+        *_buckets(spec, facts, load, size),
+        *_beyond_a_step(step, max(others, key=lambda t: t.bytes)),
+    ]
     pool = int(gpu_bytes * load.pool.share) if load.pool else 0
     if load.pool and load.pool.sleeps:
         pool = max(0, pool - own)
+    return _with_terms(step, beside, pool)
+
+
+def _buckets(spec: RunSpec, facts: ModelFacts, load: Workload, size: ElementBytes) -> list[Term]:
+    """What DDP copies gradients to before it sums them over processes: as many bytes again."""
+    if load.strategy != "ddp" or load.processes < 2:
+        return []
+    lora = spec.lora
+    count = count_lora(facts, lora.r, lora.target_modules) if lora else count_groups(facts).total
+    note = "gradients once more, where DDP sums them"
+    return [Term(name="DDP's buckets", bytes=count * size.trained, note=note)]
+
+
+def _beyond_a_step(step: Forecast, other: Term) -> list[Term]:
+    """What another moment takes beyond a step's activations and logits, if it does."""
+    own = sum(t.bytes for t in step.terms if t.name in OF_A_STEP)
+    return [other.model_copy(update={"bytes": other.bytes - own})] if other.bytes > own else []
+
+
+def _with_terms(step: Forecast, beside: Sequence[Term], pool: int) -> Forecast:
+    in_torch = sum(term.bytes for term in beside)
+    terms = (*step.terms, *beside)
     if pool:
         note = "a share of the card (vllm_gpu_memory_utilization)"
-        beside.append(Term(name="vLLM pool", bytes=pool, note=note))
+        terms = (*terms, Term(name="vLLM pool", bytes=pool, note=note))
     return step.model_copy(
         update={
-            "terms": (*step.terms, *beside),
+            "terms": terms,
             "lenses": tuple(
                 _raised(e, in_torch + (pool if e.lens == "nvml-device" else 0)) for e in step.lenses
             ),

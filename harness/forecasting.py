@@ -1,4 +1,7 @@
-"""`harness forecast FILE`: the memory of training runs, before anything is downloaded or allocated."""
+"""`harness forecast`: the memory of training runs, before anything is downloaded or allocated.
+
+With `--study`, that of the arms of a study that has trained, kept beside it for its report's scorecard.
+"""
 
 from __future__ import annotations
 
@@ -13,16 +16,24 @@ from harness.options import JSON
 if TYPE_CHECKING:
     from harness.forecast import Forecast
     from harness.forecast_file import AskedRun
+    from harness.view import StudyView
 
 EXAMPLES = """\b
 Examples:
   harness forecast tests/data/forecast-public.yaml
   harness forecast my-runs.yaml --json
+  harness forecast --study results/cpu     forecast its arms anew, for the report's scorecard
 """
 
 
 @click.command(epilog=EXAMPLES)
-@click.argument("file", type=click.Path(path_type=Path))
+@click.argument("file", type=click.Path(path_type=Path), required=False)
+@click.option(
+    "--study",
+    type=click.Path(path_type=Path),
+    metavar="STUDY",
+    help="forecast the arms of a study, and keep that as its forecast.json",
+)
 @click.option(
     "--rate-card",
     "rate_card",
@@ -31,12 +42,75 @@ Examples:
     help="your own GPUs and their context, instead of the shipped ones",
 )
 @JSON
-def forecast(file: Path, rate_card: Path | None, is_json: bool) -> int:
-    """Forecast the peak memory of the runs in FILE, by term, with an interval.
+def forecast(file: Path | None, study: Path | None, rate_card: Path | None, is_json: bool) -> int:
+    """Forecast the peak memory of the runs in FILE, or of a study's arms, by term, with an interval.
 
     A run's training step is traced through the libraries' own code on tensors without memory, and
     replayed through torch's caching allocator. Needs torch installed, no GPU and no weights.
     """
+    from harness.errors import ConfigError
+
+    if study is not None and file is None and rate_card is None:
+        return _forecast_study(study, is_json)
+    if study is not None or file is None:
+        raise ConfigError("expected a FILE of runs, or --study STUDY alone")
+    return _forecast_file(file, rate_card, is_json)
+
+
+def _forecast_study(study: Path, is_json: bool) -> int:
+    """Forecast a study's arms anew, keep that beside it, and print the scorecard."""
+    from harness.errors import ConfigError
+    from harness.store import Store
+    from harness.study_forecast import keep_forecasts
+    from harness.terminal import complain
+    from harness.view import load_view
+
+    store = Store(study)
+    matrix = load_view(store).matrix
+    with store.lock():
+        made = keep_forecasts(
+            store,
+            matrix,
+            is_anew=True,
+            tell=lambda arms: complain(f"forecasting the memory of {arms} arms"),
+            progress=lambda done, of: complain(f"traced {done} of {of}"),
+        )
+    if made is None:
+        raise ConfigError(
+            f"study {str(study)!r} has no arm whose memory could be forecast; expected one that has "
+            "trained, and is neither a probe nor a rehearsal"
+        )
+    if is_json:
+        for arm in made.arms:
+            click.echo(json.dumps(arm.model_dump(mode="json")))
+    else:
+        _print_scorecard(load_view(store))
+    return 0
+
+
+def _print_scorecard(view: StudyView) -> None:
+    """Print how far a study's runs lay from what they were forecast to hold."""
+    from rich.text import Text
+
+    from harness.scorecard_tables import (
+        scorecard_runs_tables,
+        scorecard_sentence,
+        scorecard_tables,
+    )
+    from harness.terminal import answer_console, plain_table
+
+    out = answer_console()
+    for found in (*scorecard_tables(view), *scorecard_runs_tables(view)):
+        out.print(Text(found.caption, style="bold"))
+        table = plain_table(*found.columns)
+        for row in found.rows:
+            table.add_row(*map(Text, row))
+        out.print(table)
+    out.print(Text(scorecard_sentence(view)))
+
+
+def _forecast_file(file: Path, rate_card: Path | None, is_json: bool) -> int:
+    """Forecast the runs of a file."""
     from harness.errors import ConfigError
     from harness.forecast_file import load_forecast_file
     from harness.forecast_tables import print_forecast, printed

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from harness.catalog import DATASETS, DatasetFacts
+from harness.catalog import DATASETS, OWN_ROWS, DatasetFacts
 from harness.rates import RateCard
 from harness.spec import RunSpec, Task
 
@@ -128,10 +128,11 @@ def _lengths(
     spec: RunSpec, card: RateCard, facts: DatasetFacts | None
 ) -> tuple[int | None, int | None, int | None, int]:
     """Longest row, tokens of it that are scored, mean row, mean completion."""
+    own = OWN_ROWS.get(spec.dataset.name) if spec.model.source.startswith("embedded:") else None
     if spec.task == "grpo":
         cap = argument(spec, "max_completion_length")
         longest = int(cap) if cap is not None else None
-        assumed = card.prompt_tokens.value
+        assumed = own.prompt if own else card.prompt_tokens.value
         bound = spec.dataset.max_prompt_tokens or argument(spec, "max_prompt_length") or assumed
         prompt = min(facts.tokens_per_row if facts else assumed, int(bound))
         if longest is None:
@@ -141,6 +142,8 @@ def _lengths(
     limit = argument(spec, "max_length")
     if limit is None:
         return None, None, facts.tokens_per_row if facts else None, 0
+    if own and not argument(spec, "packing"):
+        limit = min(limit, own.row)
     mean = limit if argument(spec, "packing") or facts is None else min(limit, facts.tokens_per_row)
     return int(limit), int(limit), int(mean), 0
 

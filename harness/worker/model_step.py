@@ -86,6 +86,7 @@ def build_reference(subject: Subject) -> Any:
         return None
     with unset_fake_temporarily():
         model = bare_model(subject).eval()
+        fuse_head(subject.model_copy(update={"adapter": None}), model)
     return with_fake_weights(model)
 
 
@@ -175,16 +176,24 @@ def _sft_loss(model: Any, ids: Tensor, mask: Tensor) -> Tensor:
 
 def _grpo_loss(model: Any, ids: Tensor, mask: Tensor, scored: int) -> Tensor:
     """The part of GRPO's loss that holds memory: the forward through the fused head, and its weighing."""
-    from trl import GRPOTrainer
-
-    trainer = SimpleNamespace(accelerator=SimpleNamespace(autocast=nullcontext))
-    score = inspect.unwrap(GRPOTrainer._get_per_token_logps_and_entropies)
-    per_token, _, _ = score(trainer, model, ids, mask, scored, compute_entropy=True)
+    per_token = score_rows(model, ids, mask, scored, has_entropy=True)
     ratio = torch.exp(per_token - per_token.detach())
     advantages = torch.ones(ids.shape[0], 1, dtype=torch.float32)
     losses = -torch.min(ratio * advantages, torch.clamp(ratio, 0.8, 1.2) * advantages)
     weights = torch.ones_like(losses)
     return (losses * weights).sum() / weights.sum().clamp(min=1.0)
+
+
+def score_rows(
+    model: Any, ids: Tensor, mask: Tensor, scored: int, *, has_entropy: bool = False
+) -> Tensor:
+    """Score completions as GRPOTrainer does. Shapes: (batch, scored)."""
+    from trl import GRPOTrainer
+
+    trainer = SimpleNamespace(accelerator=SimpleNamespace(autocast=nullcontext))
+    score = inspect.unwrap(GRPOTrainer._get_per_token_logps_and_entropies)
+    per_token, _, _ = score(trainer, model, ids, mask, scored, compute_entropy=has_entropy)
+    return per_token
 
 
 def build_optimizer(subject: Subject, model: nn.Module) -> torch.optim.Optimizer:

@@ -31,6 +31,7 @@ from harness.worker.model_step import (
     build_reference,
     clip,
     loss_of,
+    score_rows,
 )
 from harness.worker.storages import StorageLog
 
@@ -96,8 +97,8 @@ def run(subject: Subject, lengths: tuple[int, int], log: StorageLog, each: int |
     for whole in (model, reference):
         if whole is not None:
             see_weights(whole, log, each)
-    if each is not None:
-        follow_layers(model, log, each)
+            if each is not None:
+                follow_layers(whole, log, each)
     optimizer = build_optimizer(subject, model)
     watch_gradients(model, log)
     with log:
@@ -106,6 +107,8 @@ def run(subject: Subject, lengths: tuple[int, int], log: StorageLog, each: int |
             if subject.keeps_gradients:
                 optimizer.zero_grad()
             for _ in range(subject.accumulation):
+                if reference is not None:
+                    score_reference(subject, reference, length, log)
                 micro_batch(subject, model, length, log)
             log.mark("optimizer")
             clip(model)
@@ -131,6 +134,18 @@ def micro_batch(subject: Subject, model: Any, length: int, log: StorageLog) -> N
         loss = loss_of(subject, model, ids, mask, scored)
     log.mark("backward")
     loss.backward()
+    log.mark("between")
+
+
+def score_reference(subject: Subject, reference: Any, length: int, log: StorageLog) -> None:
+    """The reference model's forward pass: TRL scores the same rows with it, without gradients."""
+    log.mark("reference")
+    log.scored = _scored(subject, length)
+    ids = torch.zeros((subject.batch, length), dtype=torch.long)
+    mask = torch.ones((subject.batch, length), dtype=torch.long)
+    scored = max(1, round(length * subject.scored_share))
+    with torch.no_grad(), torch.autocast("cpu", dtype=torch.bfloat16, enabled=subject.has_autocast):
+        score_rows(reference, ids, mask, scored)
     log.mark("between")
 
 
