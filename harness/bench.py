@@ -106,7 +106,7 @@ def _bench(
             tell_waiting(store, desk.plan, display)
             count_flops(store, desk.plan, display)
             replay_study(store, desk.plan.loaded.matrix, launcher, display)
-            if request.renders_report:
+            if request.renders_report and request.forecasts_memory:
                 forecast_study(store, desk.plan.loaded.matrix, display, lambda: not signals)
         view = _finish(desk, request)
     records = {spec.run_id: desk.records.get(spec.run_id) for spec in desk.plan.specs}

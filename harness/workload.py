@@ -9,8 +9,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from harness.catalog import DATASETS, OWN_ROWS, DatasetFacts
+from harness.catalog import DATASETS, OWN_ROWS, DatasetFacts, RowTokens
 from harness.rates import RateCard
+from harness.settings import DatasetSpec
 from harness.spec import RunSpec, Task
 
 # Defaults of TRL 1.16's SFTConfig and GRPOConfig, read in their documentation.
@@ -38,6 +39,7 @@ _TASK_DEFAULTS: dict[Task, dict[str, Any]] = {
         "vllm_importance_sampling_correction": True,
     },
 }
+FACTS = "micro-facts"
 CHECKPOINT_BYTES = 2  # a weight in the page's repositories: bfloat16
 
 
@@ -128,7 +130,7 @@ def _lengths(
     spec: RunSpec, card: RateCard, facts: DatasetFacts | None
 ) -> tuple[int | None, int | None, int | None, int]:
     """Longest row, tokens of it that are scored, mean row, mean completion."""
-    own = OWN_ROWS.get(spec.dataset.name) if spec.model.source.startswith("embedded:") else None
+    own = own_rows(spec.dataset) if spec.model.source.startswith("embedded:") else None
     if spec.task == "grpo":
         cap = argument(spec, "max_completion_length")
         longest = int(cap) if cap is not None else None
@@ -146,6 +148,16 @@ def _lengths(
         limit = min(limit, own.row)
     mean = limit if argument(spec, "packing") or facts is None else min(limit, facts.tokens_per_row)
     return int(limit), int(limit), int(mean), 0
+
+
+def own_rows(dataset: DatasetSpec) -> RowTokens | None:
+    """Return how long the rows of the embedded model's own datasets are; None for others."""
+    if dataset.name != FACTS:
+        return OWN_ROWS.get(dataset.name)
+    key = int(dataset.options.get("key_digits", 3))
+    value = int(dataset.options.get("value_digits", 4))
+    # A token a digit; three for roles and the turn's end, one for the end of the answer.
+    return RowTokens(prompt=key + 3, row=key + value + 4)
 
 
 def _generation_batch(spec: RunSpec, processes: int) -> int:

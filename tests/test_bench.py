@@ -69,7 +69,7 @@ def run(folder: Path, display: Quiet | None = None, **changes) -> Outcome:
     request = Request(
         matrix=str(folder / "tiny.yaml"),
         output_dir=folder / "study",
-        **{"grace_s": 1, "renders_report": False, **changes},
+        **{"grace_s": 1, "renders_report": False, "forecasts_memory": False, **changes},
     )
     launcher = LocalLauncher(is_cold=True, command=COMMAND)
     return bench(request, launcher, display or Listener())

@@ -33,6 +33,7 @@ from harness.worker.methods import target_modules
 from harness.worker.models import DTYPES
 
 aten = torch.ops.aten
+PAGE_BYTES = 4096
 
 
 def build_model(subject: Subject) -> nn.Module:
@@ -258,8 +259,8 @@ def _in_place(*_: Any, **__: Any) -> None:
 
 
 @contextmanager
-def as_on_gpu() -> Iterator[None]:
-    """Put a GPU's kernels where this machine would take the CPU's."""
+def as_on_gpu() -> Iterator[int]:
+    """Put a GPU's kernels where this machine would take the CPU's; gives a tile's columns."""
     import trl.kernels.chunked_logprob as tiles
     import trl.trainer.utils as scoring
 
@@ -272,7 +273,23 @@ def as_on_gpu() -> Iterator[None]:
             (scoring, "_use_triton", lambda _: True),
         ):
             stack.enter_context(_replaced(where, name, stand_in))
-        yield
+        yield scoring._CHUNKED_LOGPROB_CHUNK_SIZE
+
+
+@contextmanager
+def as_on_cpu(vocab: int, element_bytes: int) -> Iterator[int]:
+    """Make TRL's tile as wide as what is touched of it, and give its columns.
+
+    A tile has 32,768 columns however small the vocabulary is; of a row only the pages that hold its logits
+    are written, and memory that was never written is not resident.
+    """
+    import trl.trainer.utils as scoring
+
+    name = "_CHUNKED_LOGPROB_CHUNK_SIZE"
+    page = PAGE_BYTES // element_bytes
+    columns = min(getattr(scoring, name), -(-vocab // page) * page)
+    with _replaced(scoring, name, columns):
+        yield columns
 
 
 @contextmanager

@@ -13,7 +13,6 @@ import gc
 import json
 import re
 import sys
-from contextlib import nullcontext
 from typing import Any
 
 import torch
@@ -25,6 +24,7 @@ from harness.errors import HarnessError
 from harness.memory_trace import Trace, fold
 from harness.subject import Subject
 from harness.worker.model_step import (
+    as_on_cpu,
     as_on_gpu,
     build_model,
     build_optimizer,
@@ -57,12 +57,13 @@ def trace(subject: Subject, length: int) -> Trace:
         each, units = facts.layers, 1
     run_layers = each * min(units, UNITS)
     cut = subject.model_copy(update={"facts": facts.model_copy(update={"layers": run_layers})})
-    log = StorageLog((facts.vocab, min(TILE_VOCABULARY, facts.vocab)))
     is_gpu = subject.device == "cuda"
+    width = 2 if subject.has_autocast or subject.dtype != "float32" else 4
     gc.collect()
     gc.disable()  # or cycles would be collected at moments that hang on the machine
     try:
-        with FakeTensorMode(), as_on_gpu() if is_gpu else nullcontext():
+        with FakeTensorMode(), as_on_gpu() if is_gpu else as_on_cpu(facts.vocab, width) as tile:
+            log = StorageLog((facts.vocab, min(TILE_VOCABULARY, facts.vocab), tile))
             run(cut, lengths, log, each if units >= UNITS else None)
     finally:
         gc.enable()
