@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from harness.compute import ComputeRatio, StepFlops
 from harness.counted import FILE, TOKENS, read_counted, to_count, write_counted
 from harness.counting import count_steps
-from harness.errors import MachineError, NewerFormatError, StudyError
+from harness.errors import HarnessError, MachineError, NewerFormatError, StudyError
 from harness.looks import seeds_of_look
 from harness.plan import Plan, Request, runs_with
 from harness.progress import Display, Event
@@ -119,7 +119,7 @@ def forecast_study(
 
     try:
         keep_forecasts(store, matrix, tell=tell, is_wanted=is_wanted)
-    except (StudyError, MachineError) as error:
+    except HarnessError as error:
         display.emit(Event("problem", f"memory was not forecast: {error}", {}))
 
 
