@@ -74,7 +74,7 @@ def scorecard_spec(rows: Sequence[Score], *, has_hover: bool) -> dict[str, Any]:
     x = alt.X("forecast:Q", title=x_title, scale=scale)
     layers = [
         alt.Chart(corners).mark_line(strokeDash=[4, 4], color=FAINT).encode(x=x, y=y),
-        base.mark_rule(strokeWidth=1.4, opacity=0.7).encode(
+        base.mark_rule(strokeWidth=1.4, opacity=0.4).encode(
             x=alt.X("low:Q", title=x_title, scale=scale), x2="high:Q", y=y, color=color
         ),
         base.mark_point(filled=True, size=60, opacity=1, stroke=PAPER).encode(

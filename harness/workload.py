@@ -154,8 +154,8 @@ def own_rows(dataset: DatasetSpec) -> RowTokens | None:
     """Return how long the rows of the embedded model's own datasets are; None for others."""
     if dataset.name != FACTS:
         return OWN_ROWS.get(dataset.name)
-    key = int(dataset.options.get("key_digits", 3))
-    value = int(dataset.options.get("value_digits", 4))
+    key = int(str(dataset.options.get("key_digits", 3)))
+    value = int(str(dataset.options.get("value_digits", 4)))
     # A token a digit; three for roles and the turn's end, one for the end of the answer.
     return RowTokens(prompt=key + 3, row=key + value + 4)
 
