@@ -4,9 +4,9 @@
 
 Four runs, a process each: a model of 16 layers and hidden size 384 with random weights, full fine-tuning
 and LoRA, 4 rows of 192 tokens and 8 of 256, three steps of the code that is traced. Each is set beside
-the replay of its trace through the heap's rules; what the process grew beyond that, as a share of the
-forward pass's temporaries, is the share of holes. No run that the forecast is checked by has this shape.
-A minute on a slow core.
+the replay of its trace through the heap's rules; what the process grew beyond that and `LOADED_LATER`, as
+a share of the forward pass's temporaries (least squares), is the share of holes. No run that the forecast
+is checked by has this shape. A minute on a slow core.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from typing import Any
 import psutil
 
 from harness.catalog import MODELS
-from harness.forecast import HOLES, STEADY_STEPS
+from harness.forecast import HOLES, LOADED_LATER, STEADY_STEPS
 from harness.heap import MOST_THRESHOLD, Heap
 from harness.memory_replay import replay
 from harness.memory_trace import Trace, forward_temporaries
@@ -103,10 +103,10 @@ def with_random_weights(model: Any) -> Any:
 
 
 def main() -> None:
-    """Measure, replay, and print a row a run and one line of JSON with the mean share."""
+    """Measure, replay, and print a row a run and one line of JSON with the share."""
     runs = [(arm, batch, length) for arm in ARMS for batch, length in ROWS]
     found = traces([(subject(arm, batch), length) for arm, batch, length in runs])
-    shares = []
+    beyond, holes = [], []
     for (arm, batch, length), trace in zip(runs, found, strict=True):
         if not isinstance(trace, Trace):
             sys.exit(trace)
@@ -114,14 +114,15 @@ def main() -> None:
         grown = int(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
         replayed = replay(trace, [length] * STEADY_STEPS, memory=Heap()).reserved
         temporaries = forward_temporaries(trace.repeated, MOST_THRESHOLD)
-        shares.append((grown - replayed) / temporaries)
-        forecast = replayed + HOLES * temporaries
+        beyond.append(grown - replayed - LOADED_LATER)
+        holes.append(temporaries)
+        forecast = replayed + HOLES * temporaries + LOADED_LATER
         sys.stdout.write(
             f"{arm:8} {batch} x {length}: grew {grown / MIB:.0f} MiB, heap {replayed / MIB:.0f}, forward "
-            f"temporaries {temporaries / MIB:.0f}, share {shares[-1]:.2f}, with {HOLES} "
-            f"{100 * (forecast / grown - 1):+.1f} %\n"
+            f"temporaries {temporaries / MIB:.0f}; forecast {100 * (forecast / grown - 1):+.1f} %\n"
         )
-    sys.stdout.write(json.dumps({"share": sum(shares) / len(shares)}) + "\n")
+    share = sum(b * h for b, h in zip(beyond, holes, strict=True)) / sum(h * h for h in holes)
+    sys.stdout.write(json.dumps({"share": share}) + "\n")
 
 
 if __name__ == "__main__":
