@@ -27,7 +27,7 @@ from harness.record import Record, Status
 from harness.recovery import recover, utc_text
 from harness.replaying import replay_study
 from harness.report import render_report
-from harness.rounds import count_flops, known_runs, next_round, tell_waiting
+from harness.rounds import count_flops, forecast_study, known_runs, next_round, tell_waiting
 from harness.schedule import Conditions, Schedule
 from harness.slots import Slot, hold, processes
 from harness.sources import needs, read_sources, write_sources
@@ -106,6 +106,8 @@ def _bench(
             tell_waiting(store, desk.plan, display)
             count_flops(store, desk.plan, display)
             replay_study(store, desk.plan.loaded.matrix, launcher, display)
+            if request.renders_report and request.forecasts_memory:
+                forecast_study(store, desk.plan.loaded.matrix, display, lambda: not signals)
         view = _finish(desk, request)
     records = {spec.run_id: desk.records.get(spec.run_id) for spec in desk.plan.specs}
     return Outcome(

@@ -120,6 +120,12 @@ Examples:
     help="whether to render the report at the end",
 )
 @click.option(
+    "--forecast/--no-forecast",
+    "forecasts_memory",
+    default=True,
+    help="whether to forecast each arm's memory before the report: seconds an arm, once",
+)
+@click.option(
     "--launcher",
     type=click.Choice(["local", "docker"]),
     default="local",

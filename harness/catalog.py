@@ -213,6 +213,19 @@ _DATASETS = (
 )
 DATASETS: dict[str, DatasetFacts] = {facts.repository: facts for facts in _DATASETS}
 
+
+class RowTokens(Frozen):
+    """The longest row of a dataset that the harness makes itself, as the embedded model reads it."""
+
+    prompt: int
+    row: int = Field(description="prompt and completion")
+
+
+OWN_ROWS: dict[str, RowTokens] = {
+    "micro-arithmetic": RowTokens(prompt=10, row=23),
+    "micro-steps": RowTokens(prompt=10, row=31),
+}
+
 # The linear layers of every architecture above, by the part of the model they are in.
 ATTENTION_LAYERS = ("q_proj", "k_proj", "v_proj", "o_proj")
 MLP_LAYERS = ("gate_proj", "up_proj", "down_proj")

@@ -25,6 +25,7 @@ from harness.errors import EXIT_INTERRUPTED, ConfigError, HarnessError, StudyErr
 from harness.exchange import fetch, publish
 from harness.exporting import export
 from harness.flops import flops
+from harness.forecasting import forecast
 from harness.housekeeping import environments
 from harness.judging import claims, verdict
 from harness.options import JSON, STUDY, Commands
@@ -85,7 +86,7 @@ def cli() -> None:
 
 for command in (
     *(bench, compare, bisect, baseline, verdict, claims, runs, matrix, plan),
-    *(doctor, fetch, publish, export, flops, environments),
+    *(doctor, fetch, publish, export, flops, forecast, environments),
 ):
     cli.add_command(command)
 

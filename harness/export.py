@@ -26,6 +26,8 @@ from harness.provenance import commands, environment_of, environments, shareable
 from harness.record import Attempt
 from harness.report_tables import arm_parameters, arms_of, cell
 from harness.reward_tables import integrity_data
+from harness.scorecard import by_lens
+from harness.scorecard_tables import scores
 from harness.series import Curves
 from harness.summary import RunSummary
 from harness.traces import MemoryTrace
@@ -64,6 +66,7 @@ def data_json(view: StudyView, figures: Figures, generated_utc: str) -> bytes:
         "pairs": {name: p.model_dump(mode="json") for name, p in view.matrix.pairs.items()},
         "parameters": _parameters(view),
         "reward_integrity": integrity_data(view),
+        "forecast": _forecast(view),
         "environments": known,
         "runs": [{**_run(r), "environment_index": _place(r, known)} for r in view.every_run],
         "figures": {
@@ -114,6 +117,26 @@ def _claims(view: StudyView) -> dict[str, Any]:
             for (pair, arm), rate in view.choices.items()
         ],
         "flops": [ratio.model_dump(mode="json") for ratio in view.flops],
+    }
+
+
+def _forecast(view: StudyView) -> dict[str, Any] | None:
+    """Give what was forecast, arm by arm, and how far each run lay from it; null if nothing was kept."""
+    kept = view.forecasts
+    if kept is None:
+        return None
+    rows = scores(view)
+    return {
+        **kept.model_dump(mode="json"),
+        "scorecard": [
+            {
+                **row.model_dump(mode="json"),
+                "ratio": row.forecast_bytes / row.measured_bytes,
+                "is_inside": row.is_inside,
+            }
+            for row in rows
+        ],
+        "by_lens": [each.model_dump(mode="json") for each in by_lens(rows)],
     }
 
 

@@ -50,6 +50,7 @@ class Request:
     stall_s: int | None = None
     grace_s: float = 10.0
     renders_report: bool = True
+    forecasts_memory: bool = True  # before the report, which then has the scorecard
     budget: str | None = None  # one of the pairs' budgets; the matrix's own if None
     rehearses: bool = False
     maps: dict[str, str] = field(default_factory=dict)  # repository → local folder

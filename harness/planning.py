@@ -1,7 +1,8 @@
 """`harness plan`: what a matrix needs, what it would cost, and what is missing, before anything runs.
 
-Nothing is downloaded and no network is touched. Memory and work come from closed forms, speed and
-price from the rate card's assumptions.
+Nothing is downloaded and no network is touched. Memory is traced on tensors without memory (`arm_forecast`)
+and beside it reckoned by closed forms; work comes from closed forms, speed and price from the rate card's
+assumptions.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,10 +20,12 @@ from harness.errors import ConfigError
 from harness.options import FILTER, JSON, MAP, MATRIX, SEEDS, SETTINGS
 
 if TYPE_CHECKING:
+    from harness.arm_forecast import ArmForecast
     from harness.downloads import Repository
     from harness.measure.gpus import GpuList
     from harness.outlook import ArmOutlook, Ground, Purse
     from harness.rates import RateCard
+    from harness.spec import RunSpec
 
 EXAMPLES = """\b
 Examples:
@@ -61,12 +64,19 @@ Examples:
     metavar="STUDY",
     help="how many seeds each claim of a study takes, by the spread between its own seeds; plans nothing",
 )
+@click.option(
+    "--formulas",
+    "by_formulas",
+    is_flag=True,
+    help="memory by closed forms alone; else each arm's step is traced (minutes, then kept)",
+)
 @JSON
 def plan(
     budget: str | None,
     gpu: str | None,
     rate_card: Path | None,
     power: Path | None,
+    by_formulas: bool,
     is_json: bool,
     **asked: Any,
 ) -> int:
@@ -75,6 +85,7 @@ def plan(
         return _tell_power(power, is_json)
     from harness.access import has_token
     from harness.downloads import hub_cache, list_repositories
+    from harness.forecast_tables import print_arms
     from harness.measure.gpus import list_gpus
     from harness.outlook import outlook, spend
     from harness.plan import Request, resolve
@@ -95,12 +106,33 @@ def plan(
     matrix = found.loaded.matrix
     arms = outlook(found.foreseen, ground, matrix.device, missing)
     purse = spend(found.foreseen, arms, limit_usd) if limit_usd is not None else None
+    told = [] if by_formulas or matrix.device == "cpu" else _forecast(found.foreseen, ground)
     if is_json:
         for line in json_lines(ground, repositories, arms, purse):
             click.echo(json.dumps(line))
+        for arm in told:
+            click.echo(json.dumps({"line": "forecast", **arm.model_dump(mode="json")}))
     else:
         print_plan(matrix, note, repositories, arms, purse)
+        print_arms(told)
     return 0
+
+
+def _forecast(specs: Sequence[RunSpec], ground: Ground) -> list[ArmForecast]:
+    """Forecast the memory of every arm, with progress on stderr."""
+    from harness.arm_forecast import forecast_arms
+    from harness.gpu_classes import classes, is_hopper
+    from harness.terminal import complain
+
+    return forecast_arms(
+        specs,
+        ground.card,
+        ground.memory_bytes,
+        classes(ground.card),
+        is_hopper=is_hopper(ground.name),
+        has_tiles=ground.has_tiles,
+        progress=lambda done, of: complain(f"traced {done} of {of} training steps"),
+    )
 
 
 def _tell_power(study: Path, is_json: bool) -> int:

@@ -57,6 +57,11 @@ class RateCard(Frozen):
     context_bytes: Assumed[Annotated[int, Field(ge=0)]] = Field(
         description="CUDA's context, workspaces and NCCL's buffers, per GPU"
     )
+    bare_context_bytes: Assumed[Annotated[int, Field(ge=0)]] = Field(
+        default=Assumed(value=805_306_368, source="0.75 GiB, measured on an H100 (docs/gpu.md)"),
+        description="what NVML shows beyond torch's reserved memory, per GPU: CUDA's context and "
+        "libraries that torch does not account for",
+    )
     fragmentation: Assumed[Annotated[float, Field(ge=0, lt=1)]] = Field(
         description="what the caching allocator holds beyond the tensors in use, as a share"
     )

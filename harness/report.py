@@ -46,6 +46,8 @@ from harness.report_tables import (
 )
 from harness.reward_tables import integrity_tables
 from harness.run_tables import evaluations_table, processes_tables, runs_table, sampler_table
+from harness.scorecard_chart import scorecard_figures
+from harness.scorecard_tables import scorecard_runs_tables, scorecard_sentence, scorecard_tables
 from harness.series import Curves, learning_curves
 from harness.source_tables import source_tables
 from harness.traces import MemoryTrace, memory_trace
@@ -71,6 +73,7 @@ def render_report(view: StudyView, *, generated_utc: str) -> ReportFiles:
     with unchecked():
         figures = [f for pair, both in traced.items() for f in _figures(view, pair, *both)]
         peaks = [f for pair, (_, trace) in traced.items() for f in _peak_figures(view, pair, trace)]
+        peaks += scorecard_figures(view)
         sections = finding_sections(view)
     data, runs = data_json(view, traced, generated_utc), runs_csv(view)
     shown = {"figures": figures, "peaks": peaks, "sections": sections}
@@ -111,9 +114,11 @@ def _values(view: StudyView, generated_utc: str) -> dict[str, Any]:
             figures_table(view),
             *memory_tables(view),
             *grades_tables(view),
+            *scorecard_tables(view),
             *processes_tables(view),
             *integrity_tables(view),
         ),
+        "forecast": scorecard_sentence(view),
         "warmup_steps": view.matrix.warmup_steps_excluded,
         "runs": (
             runs_table(view),
@@ -121,6 +126,7 @@ def _values(view: StudyView, generated_utc: str) -> dict[str, Any]:
             *parts_tables(view),
             *energy_tables(view),
             *measurement_tables(view),
+            *scorecard_runs_tables(view),
             sampler_table(view),
             evaluations_table(view),
         ),

@@ -13,13 +13,15 @@ from dataclasses import dataclass, replace
 from harness.compute import ComputeRatio, StepFlops
 from harness.counted import FILE, TOKENS, read_counted, to_count, write_counted
 from harness.counting import count_steps
-from harness.errors import MachineError, NewerFormatError, StudyError
+from harness.errors import HarnessError, MachineError, NewerFormatError, StudyError
 from harness.looks import seeds_of_look
 from harness.plan import Plan, Request, runs_with
 from harness.progress import Display, Event
 from harness.record import Record
 from harness.selection import GridPoint, choose, grid_points, rate_key, waiting
+from harness.spec import Matrix
 from harness.store import Store
+from harness.study_forecast import keep_forecasts
 from harness.view import load_view
 
 # Models, ranks and tokens → their steps, and each rank's beside the full one.
@@ -101,6 +103,24 @@ def count_flops(store: Store, plan: Plan, display: Display, count: Count = count
         write_counted(store, count(models, ranks, TOKENS)[1])
     except MachineError as error:
         display.emit(Event("problem", f"FLOPs were not counted: {error}", {}))
+
+
+def forecast_study(
+    store: Store, matrix: Matrix, display: Display, is_wanted: Callable[[], bool]
+) -> None:
+    """Have the memory of the study's arms forecast, as far as it was not; ends once it is unwanted.
+
+    What was kept and can't be read is said and left as it is: the report is rendered all the same.
+    """
+
+    def tell(arms: int) -> None:
+        text = f"forecasting the memory of {arms} arm{'' if arms == 1 else 's'}"
+        display.emit(Event("note", text, {}))
+
+    try:
+        keep_forecasts(store, matrix, tell=tell, is_wanted=is_wanted)
+    except HarnessError as error:
+        display.emit(Event("problem", f"memory was not forecast: {error}", {}))
 
 
 def _reached(store: Store, looks: tuple[int, ...]) -> int:

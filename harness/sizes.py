@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterable
 from pathlib import Path
 
-from harness.catalog import ATTENTION_LAYERS, HEAD, MLP_LAYERS, TARGETS, ModelFacts
+from harness.catalog import ATTENTION_LAYERS, HEAD, MLP_LAYERS, MODELS, TARGETS, ModelFacts
 from harness.errors import ConfigError, did_you_mean
 from harness.frozen import Count, Frozen
 
@@ -62,6 +62,12 @@ def embedded_facts(name: str) -> ModelFacts | None:
         is_base=True,
     )
     return facts.model_copy(update={"parameters": count_groups(facts).total})
+
+
+def facts_of(source: str) -> ModelFacts | None:
+    """Return the shape of what a matrix calls its model: catalogued or embedded; None if unknown."""
+    kind, _, name = source.partition(":")
+    return MODELS.get(source) or (embedded_facts(name) if kind == "embedded" else None)
 
 
 def count_groups(facts: ModelFacts) -> ParameterGroups:

@@ -6,7 +6,8 @@ a run is done when it is valid. An attempt is never deleted or reused.
 
     <study>/study.json, sources.json (`sources`)
     <study>/runs/<run_id>/spec.json, record.json, attempt-1/ …
-    <study>/report/, verdict.json, flops.json (`counted`), replay.json (`replays`)
+    <study>/report/, verdict.json, flops.json (`counted`), replay.json (`replays`),
+        forecast.json (`forecasts`)
 """
 
 from __future__ import annotations

@@ -18,6 +18,7 @@ from harness.claims import Finding, judge
 from harness.compute import ComputeRatio
 from harness.counted import read_counted
 from harness.errors import StudyError
+from harness.forecasts import Forecasts, read_forecasts
 from harness.matrix import Choices, margins_hash, matrix_hash, parse_matrix
 from harness.measure.sealing import read_samples
 from harness.parity import Resolved, undeclared_in_study
@@ -68,6 +69,7 @@ class StudyView:
     undeclared_pairs: frozenset[str] = frozenset()  # the pairs they are in
     repeats: tuple[Repeat, ...] = ()  # what studies of the same matrix say on other seeds
     flops: tuple[ComputeRatio, ...] = ()  # what a claim on compute had counted
+    forecasts: Forecasts | None = None  # what its arms were forecast to hold
 
     @property
     def every_run(self) -> tuple[RunView, ...]:
@@ -149,6 +151,8 @@ def load_view(store: Store) -> StudyView:
             "study.json: its matrix is not the one that was hashed before the first run"
         )
     counted = _read_beside(lambda: read_counted(store), problems)
+    repeats = _read_beside(lambda: read_repeats(store), problems)
+    forecasts = _read_beside(lambda: read_forecasts(store), problems)
     runs = tuple(_load_run(store, matrix, planned, problems) for planned in study.planned)
     grid = tuple(run for run in runs if run.planned.grid_rate is not None)
     chosen = choose(matrix, grid_points((r.planned, r.record) for r in grid))
@@ -169,7 +173,8 @@ def load_view(store: Store) -> StudyView:
         undeclared=tuple(problem for found in undeclared.values() for problem in found),
         undeclared_pairs=frozenset(undeclared),
         flops=counted,
-        repeats=_read_beside(lambda: read_repeats(store), problems),
+        repeats=repeats,
+        forecasts=forecasts[0] if forecasts else None,
     )
 
 

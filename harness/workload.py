@@ -9,8 +9,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from harness.catalog import DATASETS, DatasetFacts
+from harness.catalog import DATASETS, OWN_ROWS, DatasetFacts, RowTokens
 from harness.rates import RateCard
+from harness.settings import DatasetSpec
 from harness.spec import RunSpec, Task
 
 # Defaults of TRL 1.16's SFTConfig and GRPOConfig, read in their documentation.
@@ -38,6 +39,7 @@ _TASK_DEFAULTS: dict[Task, dict[str, Any]] = {
         "vllm_importance_sampling_correction": True,
     },
 }
+FACTS = "micro-facts"
 CHECKPOINT_BYTES = 2  # a weight in the page's repositories: bfloat16
 
 
@@ -128,10 +130,11 @@ def _lengths(
     spec: RunSpec, card: RateCard, facts: DatasetFacts | None
 ) -> tuple[int | None, int | None, int | None, int]:
     """Longest row, tokens of it that are scored, mean row, mean completion."""
+    own = own_rows(spec.dataset) if spec.model.source.startswith("embedded:") else None
     if spec.task == "grpo":
         cap = argument(spec, "max_completion_length")
         longest = int(cap) if cap is not None else None
-        assumed = card.prompt_tokens.value
+        assumed = own.prompt if own else card.prompt_tokens.value
         bound = spec.dataset.max_prompt_tokens or argument(spec, "max_prompt_length") or assumed
         prompt = min(facts.tokens_per_row if facts else assumed, int(bound))
         if longest is None:
@@ -141,8 +144,20 @@ def _lengths(
     limit = argument(spec, "max_length")
     if limit is None:
         return None, None, facts.tokens_per_row if facts else None, 0
+    if own and not argument(spec, "packing"):
+        limit = min(limit, own.row)
     mean = limit if argument(spec, "packing") or facts is None else min(limit, facts.tokens_per_row)
     return int(limit), int(limit), int(mean), 0
+
+
+def own_rows(dataset: DatasetSpec) -> RowTokens | None:
+    """Return how long the rows of the embedded model's own datasets are; None for others."""
+    if dataset.name != FACTS:
+        return OWN_ROWS.get(dataset.name)
+    key = int(str(dataset.options.get("key_digits", 3)))
+    value = int(str(dataset.options.get("value_digits", 4)))
+    # A token a digit; three for roles and the turn's end, one for the end of the answer.
+    return RowTokens(prompt=key + 3, row=key + value + 4)
 
 
 def _generation_batch(spec: RunSpec, processes: int) -> int:

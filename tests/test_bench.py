@@ -69,7 +69,7 @@ def run(folder: Path, display: Quiet | None = None, **changes) -> Outcome:
     request = Request(
         matrix=str(folder / "tiny.yaml"),
         output_dir=folder / "study",
-        **{"grace_s": 1, "renders_report": False, **changes},
+        **{"grace_s": 1, "renders_report": False, "forecasts_memory": False, **changes},
     )
     launcher = LocalLauncher(is_cold=True, command=COMMAND)
     return bench(request, launcher, display or Listener())
@@ -89,6 +89,22 @@ def test_a_study_runs_to_the_end_and_the_same_command_does_nothing_more(folder):
     again = run(folder)
     assert again.exit_code == 0
     assert all(len(Store(folder / "study").attempts(r)) == 1 for r in again.statuses)
+
+
+@pytest.mark.slow
+def test_arms_are_forecast_once_before_the_report(folder):
+    listener = Listener()
+    first = run(folder, listener, renders_report=True, forecasts_memory=True)
+    assert any("forecasting the memory of" in event.text for event in listener.events)
+    kept = (folder / "study/forecast.json").read_bytes()
+    assert first.view is not None
+    assert first.view.forecasts is not None
+    assert all(arm.forecast for arm in first.view.forecasts.arms)
+    assert "Forecast of growth" in (folder / "study/report/report.md").read_text()
+    again = Listener()
+    run(folder, again, renders_report=True, forecasts_memory=True)
+    assert not any("forecasting" in event.text for event in again.events)
+    assert (folder / "study/forecast.json").read_bytes() == kept
 
 
 @pytest.mark.parametrize(

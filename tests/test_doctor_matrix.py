@@ -52,7 +52,7 @@ def test_the_needs_of_a_matrix_on_the_cpu():
 def test_the_figures_are_those_of_plan(capfd, monkeypatch):
     monkeypatch.setattr("harness.measure.gpus.list_gpus", lambda: GpuList((), "none"))
     for name in ("blog", "smollm3"):
-        assert cli.run(["plan", "-m", name, "--json"]) == 0
+        assert cli.run(["plan", "--formulas", "-m", name, "--json"]) == 0
         lines = [json.loads(text) for text in capfd.readouterr().out.splitlines()]
         total, arms = lines[-1], [x for x in lines if x["line"] == "arm"]
         figures = check_needs(needs(name, 0), "").value

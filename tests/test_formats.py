@@ -19,6 +19,8 @@ def test_a_study_of_every_format_is_read_whole(number):
     assert view.problems == ()
     assert not view.post_hoc
     assert len(view.runs) == 4
+    assert view.forecasts is not None
+    assert {arm.pair for arm in view.forecasts.arms} == set(view.matrix.pairs)
     for run in view.runs:
         assert run.summary is not None
         assert run.summary.final_value is not None

@@ -27,7 +27,7 @@ def typed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.Capture
     (tmp_path / "tiny.yaml").write_text(TINY)
 
     def run(*words: str) -> tuple[int, str, str]:
-        code = cli.run(("plan", *words))
+        code = cli.run(("plan", "--formulas", *words))
         out, err = capfd.readouterr()
         assert "Traceback" not in out + err
         return code, out, err

@@ -16,7 +16,7 @@ def test_every_number_of_the_shipped_card_names_its_source():
     card = load_rates()
     numbers = [v for gpu in card.gpus.values() for _, v in gpu if isinstance(v, Assumed)]
     numbers += [value for _, value in card if isinstance(value, Assumed)]
-    assert len(numbers) == 7 * len(card.gpus) + 4
+    assert len(numbers) == 7 * len(card.gpus) + 5
     assert all(number.source and number.value > 0 for number in numbers)
     assert set(card.gpus) == {"H100 80GB", "H200 141GB", "A100 80GB", "L40S 48GB"}
 

@@ -73,7 +73,7 @@ def run(folder: Path, display: Quiet | None = None, **changes) -> Outcome:
     request = Request(
         matrix=str(folder / "grid.yaml"),
         output_dir=folder / "study",
-        **{"grace_s": 1, "renders_report": False, **changes},
+        **{"grace_s": 1, "renders_report": False, "forecasts_memory": False, **changes},
     )
     return bench(request, LocalLauncher(is_cold=True, command=COMMAND), display or Listener())
 

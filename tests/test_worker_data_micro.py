@@ -6,7 +6,10 @@ from importlib import import_module
 import pytest
 
 from harness.errors import ConfigError
+from harness.settings import DatasetSpec
 from harness.worker.data import Request
+from harness.worker.embedded_model import build_tokenizer
+from harness.workload import own_rows
 
 MODULES = ("micro_arithmetic", "micro_steps")
 
@@ -21,6 +24,20 @@ def request_for(task, *, train=500, validation=144, test=256, seed=0, options=No
 
 def questions(rows):
     return [prompt[-1]["content"] for prompt in rows["prompt"]]
+
+
+def tokens(messages, *, is_prompt=False):
+    encoded = build_tokenizer().apply_chat_template(messages, add_generation_prompt=is_prompt)
+    return len(encoded["input_ids"])
+
+
+@pytest.mark.parametrize("module", [*MODULES, "micro_facts"])
+def test_the_longest_row_has_the_tokens_that_a_forecast_reckons_with(module):
+    rows = dataset(module).load(request_for("sft", train=600)).train
+    name = module.replace("_", "-")
+    known = own_rows(DatasetSpec(name=name, train_rows=600, validation_rows=0, test_rows=1, seed=0))
+    assert max(tokens(row["prompt"], is_prompt=True) for row in rows) == known.prompt
+    assert max(tokens([*row["prompt"], *row["completion"]]) for row in rows) == known.row
 
 
 @pytest.mark.parametrize("module", MODULES)

@@ -1,0 +1,134 @@
+"""Processes that trace training steps, side by side: a question at a time each, the longest first.
+
+Importing torch and TRL takes longer than a trace, so a process is asked again and again, and what takes
+longest is begun first, or the last question would be answered alone. There are at most two, a core each:
+each holds the libraries (half a GiB and more). What this leaves out: keeping traces (`trace_cache`).
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import queue
+import subprocess
+import sys
+import tempfile
+import threading
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+from typing import IO, Any, Self
+
+from harness.memory_trace import Trace
+from harness.subject import Subject
+
+Question = tuple[Subject, int]  # a subject, and the length of its longest row
+
+MODULE = "harness.worker.tracing"
+MOST_PROCESSES = 2
+POLL_S = 0.2
+VARIABLES = {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", "HF_HUB_OFFLINE": "1"}
+
+
+class Tracers:
+    """Processes at work on questions. A context manager: leaving it ends them."""
+
+    def __init__(
+        self,
+        questions: Sequence[Question],
+        is_wanted: Callable[[], bool] = lambda: True,
+        command: Sequence[str] = (sys.executable, "-m", MODULE),
+    ) -> None:
+        self.why = "the tracer was ended before it came to this step"
+        self._questions, self._is_wanted, self._command = questions, is_wanted, list(command)
+        order = sorted(range(len(questions)), key=lambda i: effort(*questions[i]), reverse=True)
+        self._waiting = deque(order)
+        self._answers: queue.Queue[tuple[int, Trace | str] | None] = queue.Queue()
+        self._processes: list[subprocess.Popen[bytes]] = []
+        self._threads: list[threading.Thread] = []
+
+    def __enter__(self) -> Self:
+        for _ in range(min(MOST_PROCESSES, _cores(), len(self._questions))):
+            errors = tempfile.TemporaryFile()
+            process = subprocess.Popen(
+                self._command,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=errors,
+                env={**os.environ, **VARIABLES},
+                start_new_session=True,  # Ctrl-C is its supervisor's to act on
+            )
+            self._processes.append(process)
+            self._threads.append(threading.Thread(target=self._serve, args=(process, errors)))
+            self._threads[-1].start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for process in self._processes:
+            process.kill()
+        for thread in self._threads:
+            thread.join()
+
+    def answers(self) -> Iterator[tuple[int, Trace | str]]:
+        """Give (place of a question, trace or sentence) as they come; stops where no process is left."""
+        working = len(self._threads)
+        while working and self._is_wanted():
+            with suppress(queue.Empty):
+                found = self._answers.get(timeout=POLL_S)
+                if found is None:
+                    working -= 1
+                else:
+                    yield found
+
+    def _serve(self, process: subprocess.Popen[bytes], errors: IO[bytes]) -> None:
+        """Put questions to one process until none is left or it ends."""
+        assert process.stdin is not None  # noqa: S101 - both are pipes
+        assert process.stdout is not None  # noqa: S101
+        with errors, process:
+            while self._waiting:
+                try:
+                    place = self._waiting.popleft()
+                except IndexError:  # the other process took it
+                    break
+                with suppress(OSError):  # it has ended: reading says so
+                    process.stdin.write(_line(*self._questions[place]))
+                    process.stdin.flush()
+                line = process.stdout.readline()
+                if not line.endswith(b"\n"):
+                    self.why = _last_words(process, errors)
+                    self._answers.put((place, self.why))
+                    break
+                self._answers.put((place, _answer(line)))
+            with suppress(OSError):
+                process.stdin.close()
+        self._answers.put(None)
+
+
+def effort(subject: Subject, length: int) -> int:
+    """Order questions by how long they take: layers, an adapter's operations, micro batches."""
+    per_layer = (2 if subject.adapter else 1) * (2 if subject.has_checkpointing else 1)
+    return subject.facts.layers * per_layer * subject.accumulation * max(1, length.bit_length())
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _line(subject: Subject, length: int) -> bytes:
+    question = {"subject": subject.model_dump(mode="json"), "length": length}
+    return json.dumps(question).encode() + b"\n"
+
+
+def _answer(line: bytes) -> Trace | str:
+    try:
+        data: dict[str, Any] = json.loads(line)
+        return str(data["error"]) if "error" in data else Trace.model_validate_json(line)
+    except ValueError as error:  # a library that prints
+        return f"the tracer's answer can't be read: {str(error)[:200]}"
+
+
+def _last_words(process: subprocess.Popen[bytes], errors: IO[bytes]) -> str:
+    process.wait()
+    errors.seek(0)
+    said = [x for x in errors.read().decode(errors="replace").splitlines() if x.strip()]
+    return f"the tracer ended with exit code {process.returncode}: {(said or ['no message'])[-1][:200]}"

@@ -1,0 +1,93 @@
+"""What stands beside a traced step: pools, buckets, sampling; and what is not traced, with the reason."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import pytest
+
+from harness.arm_forecast import question, training_on_cpu, training_on_gpu
+from harness.forecast import Forecast
+from harness.settings import Parallel
+from harness.sizes import count_groups, count_lora
+from harness.spec import RunSpec
+from tests.plan_matrix import CARD, H100, facts_of, run_of
+from tests.test_forecast import small_trace
+
+WHY = "torch, transformers, trl and peft are not all installed"
+
+
+def spread(spec: RunSpec, strategy: Literal["ddp", "fsdp2", "zero3"]) -> RunSpec:
+    return spec.model_copy(update={"parallel": Parallel(processes=4, strategy=strategy)})
+
+
+def traced(spec: RunSpec) -> Forecast:
+    made = training_on_gpu(spec, small_trace(), CARD, H100, is_hopper=True)
+    assert made is not None
+    assert made.source == "traced"
+    return made
+
+
+def bytes_of(forecast: Forecast, name: str) -> int:
+    return sum(term.bytes for term in forecast.terms if term.name == name)
+
+
+def test_a_colocated_engines_pool_is_on_the_device_and_not_in_torch():
+    alone, beside = (
+        traced(run_of("grpo-8b.lora-r1", use_vllm=False)),
+        traced(run_of("grpo-8b.lora-r1")),
+    )
+    pool = int(0.3 * H100)
+    assert bytes_of(beside, "vLLM pool") == pool
+    device, reserved = beside.lens("nvml-device"), beside.lens("torch-reserved")
+    assert device is not None
+    assert reserved is not None
+    assert device.bytes - reserved.bytes == pool + CARD.bare_context_bytes.value
+    assert bytes_of(alone, "generation") > 0  # transformers' cache of 32 completions
+    assert bytes_of(beside, "generation") == 0
+
+
+@pytest.mark.parametrize("arm", ["full", "lora-r256"])
+def test_ddp_holds_the_gradients_once_more(arm):
+    spec = run_of(f"sft-8b.{arm}")
+    facts = facts_of(spec)
+    lora = spec.lora
+    count = count_lora(facts, lora.r, lora.target_modules) if lora else count_groups(facts).total
+    one, four = traced(spec), traced(spread(spec, "ddp"))
+    assert bytes_of(four, "DDP's buckets") == 4 * count
+    alone, shared = one.lens("torch-reserved"), four.lens("torch-reserved")
+    assert alone is not None
+    assert shared is not None
+    assert shared.bytes - alone.bytes == 4 * count
+
+
+def test_held_out_evaluations_are_no_part_of_training():
+    spec = run_of("sft-8b.lora-r256")
+    assert bytes_of(traced(spec), "evaluation") == 0
+    formulas = training_on_gpu(spec, WHY, CARD, H100, is_hopper=True)
+    assert formulas is not None
+    assert formulas.source == "formulas"
+    assert bytes_of(formulas, "evaluation") == 0
+
+
+def test_on_a_cpu_nothing_is_forecast_without_a_trace():
+    spec = run_of("sft-8b.full")
+    assert training_on_cpu(spec, WHY, CARD) is None
+    made = training_on_cpu(spec, small_trace(), CARD)
+    assert made is not None
+    assert [each.lens for each in made.lenses] == ["rss"]
+
+
+def test_what_is_not_traced_says_why():
+    spec = run_of("sft-8b.full")
+    assert question(spread(spec, "fsdp2"), CARD) == "sharded over 4 GPUs"
+    assert question(spread(spec, "ddp"), CARD, "cpu") == "4 processes on a CPU"
+    assert question(run_of("grpo-8b.lora-r1"), CARD, "cpu") == "a vLLM beside it on a CPU"
+    assert (
+        question(run_of("sft-8b.full", optim="galore"), CARD)
+        == "its optimizer (galore) is not traced"
+    )
+    found = question(spec, CARD, "cpu")
+    assert not isinstance(found, str)
+    subject, length = found
+    assert (subject.device, length) == ("cpu", 2048)

@@ -1,0 +1,129 @@
+"""The forecast against what runs really took: 24 on an H100 (docs/gpu.md), and two public ones.
+
+Every run of `data/gpu` whose shape is in the catalog is traced here; none has a constant fitted to it but
+what NVML shows beyond torch (0.75 GiB).
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from harness.catalog import MODELS
+from harness.estimate import estimate_memory
+from harness.forecast import Forecast, Rows, forecast_on_cpu, forecast_training, subject_of
+from harness.forecast_file import load_forecast_file
+from harness.memory_trace import Trace
+from harness.rates import load_rates
+from harness.spec import RunSpec
+from harness.trace_cache import traces
+from harness.workload import Workload, workload
+
+DATA = Path(__file__).parent / "data"
+MEASURED = json.loads((DATA / "gpu/h100-80gb.json").read_text())
+CARD = load_rates(None)
+BEYOND = CARD.bare_context_bytes.value
+RUNS = [r for r in MEASURED["runs"] if r["spec"]["model"]["source"] in MODELS]
+OK = [pytest.param(r, id=r["cell"]) for r in RUNS if r["status"] == "ok"]
+
+pytestmark = pytest.mark.slow
+
+
+def spec_of(run: dict) -> RunSpec:
+    return RunSpec.model_validate_json(json.dumps(run["spec"]))
+
+
+@pytest.fixture(scope="module")
+def forecasts(tmp_path_factory) -> dict[str, Forecast]:
+    """Every run's forecast, by its cell."""
+    questions = []
+    for run in RUNS:
+        spec = spec_of(run)
+        load = load_of(run, spec)
+        questions.append((subject_of(spec, MODELS[spec.model.source], load), load.length))
+    made = {}
+    for run, (_, length), trace in zip(RUNS, questions, traces(questions), strict=True):
+        assert isinstance(trace, Trace), trace
+        made[run["cell"]] = forecast_training(
+            trace, Rows(longest=length), batch=1, is_hopper=True, beyond_torch=BEYOND
+        )
+    return made
+
+
+def load_of(run: dict, spec: RunSpec) -> Workload:
+    """What a run asked of its GPU; in GRPO with the prompts that it had, where `plan` takes 512 tokens.
+
+    All rows of a step there answer one prompt, to the limit, so tokens of the longest step say it.
+    """
+    load = workload(spec, CARD)
+    if is_sft(run):
+        return load
+    return replace(load, length=run["tokens_per_step"] // load.batch)
+
+
+def is_sft(run: dict) -> bool:
+    return run["spec"]["task"] == "sft"
+
+
+@pytest.mark.parametrize("run", OK)
+def test_a_steps_tensors_are_forecast_within_four_percent_where_rows_fill_their_length(
+    run, forecasts
+):
+    measured = run["peak_bytes"]["torch-allocated"]["train"]
+    ratio = forecasts[run["cell"]].lens("torch-allocated").bytes / measured
+    assert 0.99 < ratio < 1.04
+
+
+@pytest.mark.parametrize("run", OK)
+def test_the_forecast_is_no_worse_than_the_formulas(run, forecasts):
+    spec = spec_of(run)
+    facts, load = MODELS[spec.model.source], workload(spec, CARD)
+    memory = estimate_memory(spec, facts, load, MEASURED["gpu"]["total_bytes"], CARD)
+    formulas = memory.total_bytes - memory.bytes_of("overhead") - memory.bytes_of("evaluation")
+    measured = run["peak_bytes"]["torch-allocated"]["train"]
+    traced = forecasts[run["cell"]].lens("torch-allocated").bytes
+    assert abs(traced / measured - 1) <= abs(formulas / measured - 1) + 0.005
+
+
+@pytest.mark.parametrize("run", OK)
+def test_the_interval_covers_what_the_gpu_held_in_steps(run, forecasts):
+    held = run["peak_bytes_in_steps"]["nvml-device"]
+    device = forecasts[run["cell"]].lens("nvml-device")
+    assert device.low_bytes <= held <= device.high_bytes
+
+
+def test_a_run_that_ended_out_of_memory_does_not_fit(forecasts):
+    device = forecasts["sft-1b-too-large.full.s0"].lens("nvml-device")
+    assert device.low_bytes > MEASURED["gpu"]["total_bytes"]
+
+
+@pytest.mark.parametrize("name", ["full", "lora-r32"])
+def test_the_public_runs_are_forecast_within_seven_percent_and_inside_the_interval(name):
+    run = load_forecast_file(DATA / "forecast-public.yaml").runs[name]
+    trace = traces([(run.subject(name), run.length.longest)])[0]
+    assert isinstance(trace, Trace), trace
+    made = forecast_training(
+        trace,
+        run.length,
+        batch=run.batch,
+        is_hopper=False,
+        empties_every=run.empties_cache_every,
+        beyond_torch=BEYOND,
+    )
+    reserved, measured = made.lens("torch-reserved"), run.measured.gib * 2**30
+    assert reserved.bytes == pytest.approx(measured, rel=0.07)
+    assert reserved.low_bytes <= measured <= reserved.high_bytes
+    assert sum(term.bytes for term in made.terms) == reserved.bytes
+
+
+def test_peak_growth_of_rss_is_forecast_within_ten_percent_on_the_cpu():
+    runs = load_forecast_file(DATA / "forecast-smollm2-runs.yaml").runs
+    questions = [(run.subject(name), run.length.longest) for name, run in runs.items()]
+    for run, trace in zip(runs.values(), traces(questions), strict=True):
+        assert isinstance(trace, Trace), trace
+        rss = forecast_on_cpu(trace, run.length.longest).lens("rss")
+        assert rss.bytes == pytest.approx(run.measured.gib * 2**30, rel=0.1)
+        assert rss.low_bytes <= run.measured.gib * 2**30 <= rss.high_bytes

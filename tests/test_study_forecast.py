@@ -1,0 +1,222 @@
+"""What a study keeps of its forecast: of arms that trained, made once, and a problem where it is broken."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from harness.errors import NewerFormatError, StudyError
+from harness.export import data_json
+from harness.forecasts import FILE, ArmMemory, read_forecasts, write_forecasts
+from harness.matrix import margins_hash, matrix_hash, parse_matrix
+from harness.progress import Event, Quiet
+from harness.record import PlannedRun, Record, Study
+from harness.report import render_report
+from harness.rounds import forecast_study
+from harness.settings import Model
+from harness.spec import Matrix, RunSpec
+from harness.store import Store
+from harness.study_forecast import keep_forecasts, trained_arms
+from harness.view import load_view
+from tests.study_factory import Plan, build_study
+from tests.test_scorecard import estimate, forecasts
+
+UTC = "2026-01-02T03:04:05Z"
+TEXT = """\
+format: 1
+name: tiny
+title: A test
+description: A test.
+scale: embedded
+device: cpu
+seeds: [0]
+pairs:
+  sft-micro:
+    task: sft
+    model: {source: "embedded:micro-llama"}
+    dataset: {name: micro-steps, train_rows: 64, validation_rows: 8, test_rows: 8, seed: 0}
+    trainer: {max_steps: 2, max_length: 64, per_device_train_batch_size: 4, bf16: false}
+    margin: 1.0
+    margin_reason: a test
+    arms:
+      full: {method: full, trainer: {learning_rate: 1e-4}}
+"""
+
+
+class Listener(Quiet):
+    """Keeps what is said."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.said: list[Event] = []
+
+    def emit(self, event: Event) -> None:
+        self.said.append(event)
+
+
+def make_store(
+    folder: Path, text: str = TEXT, device: str = "cpu", source: str | None = None
+) -> Store:
+    """A study of one arm on disk, one of whose runs ended ok on a device."""
+    store = Store(folder / "study")
+    store.prepare()
+    matrix = parse_matrix(text, "tiny.yaml")
+    made = build_study(Plan(arms=1, seeds=(0,))).runs[0]
+    pair = matrix.pairs["sft-micro"]
+    model = pair.model if source is None else Model(source=source)
+    spec = RunSpec(
+        pair="sft-micro",
+        arm="full",
+        seed=0,
+        task="sft",
+        method="full",
+        model=model,
+        dataset=pair.dataset,
+        reward=None,
+        lora=None,
+        trainer={**pair.trainer, "learning_rate": 1e-4},
+        evaluation=pair.evaluation,
+    )
+    store.write_study(
+        Study(
+            matrix_name="tiny",
+            matrix_text=text,
+            matrix_hash=matrix_hash(matrix, {}),
+            margins_hash=margins_hash(matrix),
+            planned=(PlannedRun(run_id=spec.run_id, pair="sft-micro", arm="full", seed=0),),
+            created_utc=UTC,
+            harness_version="0.1.0",
+            command="harness bench --matrix tiny",
+        )
+    )
+    store.write_spec(spec)
+    store.new_attempt(spec.run_id)
+    assert made.record is not None
+    assert made.record.result is not None
+    result = made.record.result.model_copy(update={"device": device})
+    record: Record = made.record.model_copy(update={"run_id": spec.run_id, "result": result})
+    store.seal(record)
+    return store
+
+
+def matrix_of(store: Store) -> Matrix:
+    return load_view(store).matrix
+
+
+def test_an_arm_is_forecast_on_what_it_trained_on(tmp_path):
+    arms = trained_arms(make_store(tmp_path))
+    assert {key: (arm.device, arm.kind) for key, arm in arms.items()} == {
+        ("sft-micro", "full"): ("cpu", "cpu")
+    }
+
+
+def test_a_gpu_is_taken_by_its_uuid_with_the_size_that_was_recorded(tmp_path):
+    store = make_store(tmp_path, device="GPU-b")
+    attempt = store.run_dir(store.read_study().planned[0].run_id) / "attempt-1"
+    gpus = [
+        {"uuid": "GPU-a", "name": "NVIDIA L40S", "total_bytes": 48 << 30},
+        {"uuid": "GPU-b", "name": "NVIDIA H100 80GB HBM3", "total_bytes": 80 << 30},
+    ]
+    store.write_json(attempt / "environment.json", {"gpus": gpus})
+    (arm,) = trained_arms(store).values()
+    assert (arm.device, arm.gpu_bytes, arm.kind) == ("NVIDIA H100 80GB HBM3", 80 << 30, "cuda")
+    store.write_json(attempt / "environment.json", {"gpus": []})
+    assert trained_arms(store) == {}
+
+
+def test_an_arm_without_a_known_shape_is_kept_with_the_reason(tmp_path):
+    store = make_store(tmp_path, source="somebody/model")
+    made = keep_forecasts(store, matrix_of(store))
+    assert made is not None
+    (arm,) = made.arms
+    assert (arm.forecast, arm.why) == (None, "its shape is not in the catalog")
+    assert read_forecasts(store) == (made,)
+    assert load_view(store).forecasts == made
+
+
+def test_what_was_kept_is_not_made_again(tmp_path):
+    store = make_store(tmp_path)
+    kept = forecasts({("sft-micro", "full"): (estimate("rss", 80),)})
+    write_forecasts(store, kept)
+    asked: list[int] = []
+    assert keep_forecasts(store, matrix_of(store), tell=asked.append) == kept
+    assert asked == []
+
+
+@pytest.mark.parametrize(
+    "change", [("scale: embedded", "scale: rehearsal"), ("pairs:", "replays: true\npairs:")]
+)
+def test_toys_and_probes_are_not_forecast(tmp_path, change):
+    store = make_store(tmp_path, TEXT.replace(*change))
+    assert keep_forecasts(store, matrix_of(store)) is None
+    assert not (store.root / FILE).exists()
+
+
+def test_what_is_no_longer_wanted_is_not_kept(tmp_path):
+    store = make_store(tmp_path, source="somebody/model")
+    assert keep_forecasts(store, matrix_of(store), is_wanted=lambda: False) is None
+    assert not (store.root / FILE).exists()
+
+
+@pytest.mark.parametrize(
+    ("content", "error"),
+    [
+        ("{", StudyError),
+        ('{"format": 99}', NewerFormatError),
+        ("[]", StudyError),
+        ("\x00", StudyError),
+    ],
+)
+def test_a_forecast_that_cant_be_read_is_a_problem_of_the_study_and_no_more(
+    tmp_path, content, error
+):
+    store = make_store(tmp_path)
+    (store.root / FILE).write_text(content)
+    with pytest.raises(error, match=FILE):
+        read_forecasts(store)
+    view = load_view(store)
+    assert view.forecasts is None
+    assert any(FILE in problem for problem in view.problems)
+    listener = Listener()
+    forecast_study(store, view.matrix, listener, lambda: True)
+    assert [event.text.startswith("memory was not forecast: ") for event in listener.said] == [True]
+    assert (store.root / FILE).read_text() == content
+
+
+def test_a_report_shows_the_scorecard_and_data_json_has_it():
+    study = replace(
+        build_study(Plan(arms=1, seeds=(0, 1))),
+        forecasts=forecasts({("sft-micro", "full"): (estimate("rss", 80),)}),
+    )
+    files = render_report(study, generated_utc=UTC)
+    page, markdown = files["index.html"].decode(), files["report.md"].decode()
+    for said in ("Forecast scorecard of every run", "2 runs inside the interval"):
+        assert said in page
+        assert said in markdown
+    assert "figures/forecast.svg" in files
+    told = json.loads(files["data.json"])["forecast"]
+    assert [row["cell"] for row in told["scorecard"]] == ["sft-micro.full.s0", "sft-micro.full.s1"]
+    assert told["by_lens"][0]["runs"] == 2
+    assert ArmMemory.model_validate(told["arms"][0], strict=False).arm == "full"
+
+
+def test_without_a_forecast_data_json_has_null():
+    study = build_study(Plan(arms=1, seeds=(0,)))
+    assert json.loads(data_json(study, {}, UTC))["forecast"] is None
+
+
+@pytest.mark.slow
+def test_the_embedded_models_arm_is_traced_and_kept(tmp_path, monkeypatch):
+    monkeypatch.setenv("HARNESS_CACHE", str(tmp_path / "cache"))
+    store = make_store(tmp_path)
+    made = keep_forecasts(store, matrix_of(store))
+    assert made is not None
+    (arm,) = made.arms
+    assert arm.why is None
+    assert arm.forecast is not None
+    assert [each.lens for each in arm.forecast.lenses] == ["rss"]
+    assert sum(term.bytes for term in arm.forecast.terms) == arm.forecast.lenses[0].bytes
+    assert made.libraries["trl"] is not None

@@ -1,0 +1,71 @@
+"""Processes that trace: the longest first, one that ends, one that is no longer wanted."""
+
+from __future__ import annotations
+
+import sys
+import time
+
+from harness.catalog import MODELS
+from harness.memory_trace import Step, Trace
+from harness.subject import Adapter, Subject
+from harness.tracers import Tracers, effort
+
+SMALL = Subject(facts=MODELS["smollm2"], dtype="float32", loop="sft", batch=2)
+LARGE = SMALL.model_copy(
+    update={"adapter": Adapter(r=8, target_modules="all-linear"), "has_checkpointing": True}
+)
+STEP = Step(sizes=(1,), kinds=("weights",), events=((-1, 0),))
+TRACE = Trace(length=8, longer_length=4, setup=STEP, first=STEP, repeated=STEP, longer=(1,))
+
+PROGRAM = f"""
+import json, sys, time
+for line in sys.stdin:
+    length = json.loads(line)["length"]
+    if length == 13:
+        sys.exit("out of luck")
+    if length == 14:
+        time.sleep(600)
+    if length == 15:
+        print("a library says hello", flush=True)
+        continue
+    if length == 16:
+        print(json.dumps({{"error": "no such kernel"}}), flush=True)
+        continue
+    print({TRACE.model_dump_json()!r}, flush=True)
+"""
+COMMAND = (sys.executable, "-c", PROGRAM)
+
+
+def test_every_question_has_its_own_answer():
+    asked = [(SMALL, 8), (LARGE, 16), (SMALL, 9), (SMALL, 15)]
+    with Tracers(asked, command=COMMAND) as tracers:
+        found = dict(tracers.answers())
+    assert found[0] == found[2] == TRACE
+    assert found[1] == "no such kernel"
+    assert "can't be read" in found[3]
+
+
+def test_what_takes_longest_is_asked_first():
+    assert effort(LARGE, 64) > effort(SMALL, 64)
+    assert effort(SMALL.model_copy(update={"accumulation": 2}), 64) > effort(SMALL, 64)
+
+
+def test_a_process_that_ends_leaves_its_last_words():
+    with Tracers([(SMALL, 13)], command=COMMAND) as tracers:
+        found = dict(tracers.answers())
+    assert found[0] == "the tracer ended with exit code 1: out of luck"
+
+
+def test_questions_that_no_process_came_to_stay_without_an_answer():
+    with Tracers([(SMALL, 13)] * 4, command=COMMAND) as tracers:
+        found = dict(tracers.answers())
+    assert len(found) <= 2
+    assert "out of luck" in tracers.why
+
+
+def test_processes_end_within_a_second_once_they_are_not_wanted():
+    begin = time.monotonic()
+    with Tracers([(SMALL, 14)], lambda: time.monotonic() < begin + 0.5, COMMAND) as tracers:
+        found = list(tracers.answers())
+    assert found == []
+    assert time.monotonic() - begin < 5
