@@ -146,6 +146,7 @@ def test_a_failed_run_is_recorded_the_others_go_on_and_accidents_are_retried(
         assert run(folder, filters=("sft-micro",), retries_failed=True).exit_code == 0
 
 
+@pytest.mark.slow
 def test_a_hanging_run_is_stalled_and_one_over_its_time_timed_out(folder, monkeypatch):
     monkeypatch.setenv("FAKE_MODES", json.dumps({"sft-micro.full.s0": "hang"}))
     assert (
@@ -156,6 +157,7 @@ def test_a_hanging_run_is_stalled_and_one_over_its_time_timed_out(folder, monkey
     }
 
 
+@pytest.mark.slow
 def test_a_worker_without_memory_is_oom_host(folder, monkeypatch):
     monkeypatch.setenv("FAKE_MODES", json.dumps({"sft-micro.full.s0": "oom"}))
     outcome = run(folder, filters=("sft-micro.*.s0",), memory_limit_bytes=700 << 20)
@@ -163,6 +165,7 @@ def test_a_worker_without_memory_is_oom_host(folder, monkeypatch):
     assert statuses(outcome)["sft-micro.lora.s0"] == "ok"
 
 
+@pytest.mark.slow
 def test_a_filter_runs_a_part_and_the_rest_joins_the_same_study(folder):
     run(folder, filters=("sft-micro",))
     run(folder, filters=("grpo-micro",))
@@ -171,6 +174,7 @@ def test_a_filter_runs_a_part_and_the_rest_joins_the_same_study(folder):
     assert len(Store(folder / "study").read_study().planned) == 12
 
 
+@pytest.mark.slow
 def test_a_study_of_one_arm_alone_has_a_report_and_no_finding(folder):
     outcome = run(folder, filters=("sft-micro.full.s0",), renders_report=True)
     assert outcome.exit_code == 0
@@ -191,6 +195,7 @@ def test_a_study_of_another_matrix_is_refused(folder):
         run(folder, overrides={"max_steps": 9})
 
 
+@pytest.mark.slow
 def test_a_corrupt_record_is_set_aside_and_sealed_again_from_what_is_left(folder):
     outcome = run(folder, filters=("sft-micro",))
     run_id = next(iter(outcome.statuses))
@@ -213,6 +218,7 @@ def test_a_locked_study_is_refused(folder):
         run(folder)
 
 
+@pytest.mark.slow
 def test_arms_that_differ_undeclared_stop_the_study(folder, monkeypatch):
     """The fake's resolved arguments carry a rate that the arms do not share; so the pair must say so."""
     text = MATRIX.replace(
@@ -279,6 +285,7 @@ def test_a_fork_server_that_cannot_import_stops_the_study_with_its_words(folder)
         bench(request, launcher, Listener())
 
 
+@pytest.mark.slow
 def test_a_retry_that_finished_unseen_is_adopted_and_not_run_again(folder, monkeypatch):
     """The supervisor died after a second attempt had finished and before it was sealed."""
     cell = "sft-micro.full.s0"
@@ -341,6 +348,7 @@ def test_a_record_of_a_newer_harness_is_left_alone(folder):
     assert record.read_text() == text
 
 
+@pytest.mark.slow
 def test_a_second_interrupt_ends_the_runs_at_once(folder):
     modes = dict.fromkeys(("sft-micro.full.s0", "sft-micro.lora.s0"), "ignore-sigterm")
     process = supervisor(folder, FAKE_MODES=json.dumps(modes), GRACE_S="60")

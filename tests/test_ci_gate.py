@@ -166,6 +166,7 @@ def test_word_and_code_are_the_comparisons_and_only_a_change_fails(
     assert levels == ({0: [], 4: ["error"]}.get(code, ["warning"]))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("fail_on", "failing"),
     [("changed", {4}), ("undecided,unsupported", {6, 7}), ("changed undecided", {4, 6})],

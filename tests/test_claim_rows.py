@@ -102,6 +102,7 @@ def test_a_study_without_claims_has_no_rows():
     assert claim_rows(build_study()) == []
 
 
+@pytest.mark.slow
 def test_claims_without_a_single_run_have_rows_all_the_same():
     bare = claims_study(claims_plan(), claims_matrix())
     bare = type(bare)(name="cpu", study=bare.study, matrix=bare.matrix, runs=())

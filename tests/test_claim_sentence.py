@@ -48,6 +48,7 @@ def test_what_falls_short_and_what_was_not_tested_is_said(study):
     assert "of the 7 other claims 3 are supported, 1 refuted, 2 undecided, 1 not tested;" in said
 
 
+@pytest.mark.slow
 def test_two_positive_controls_are_both():
     starved = claims_matrix().claims["control-starved"].model_dump(mode="json")
     matrix = claims_matrix(only=("control-starved", "second"), second=starved)
@@ -55,6 +56,7 @@ def test_two_positive_controls_are_both():
     assert said == "Both positive controls were refuted, as they must."
 
 
+@pytest.mark.slow
 def test_a_control_that_did_not_come_out_is_a_problem_and_no_boast():
     """Nothing keeps the starved arm back here, so it is as good as any: the study could not tell."""
     matrix = claims_matrix(only=("match-r256", "control-starved"))
@@ -67,6 +69,7 @@ def test_a_control_that_did_not_come_out_is_a_problem_and_no_boast():
     ]
 
 
+@pytest.mark.slow
 def test_a_control_that_waits_for_its_runs_is_no_problem_yet():
     matrix = claims_matrix(only=("match-r256", "control-again"))
     cells = {f"sft-rank.{a}.s{s}": "missing" for a in ("full", "full-again") for s in range(5)}

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
+import shutil
 import subprocess
 import sys
+from contextlib import redirect_stderr
 from pathlib import Path
 
 import pytest
@@ -14,6 +17,8 @@ from harness import cli
 from harness.launch.local import LocalLauncher
 from tests.conftest import MATRIX
 from tests.fake_worker import COMMAND
+
+LOCAL = LocalLauncher(True, COMMAND)
 
 
 @pytest.fixture
@@ -106,24 +111,22 @@ def test_a_dry_run_lists_the_runs_and_makes_nothing(typed):
     assert not Path("results").exists()
 
 
-@pytest.fixture
-def study(typed, monkeypatch):
+@pytest.fixture(scope="module")
+def made(tmp_path_factory) -> Path:
     """A finished study of two runs, made through the command with a stand-in worker program."""
-    monkeypatch.setattr(
-        "harness.launch.local.LocalLauncher", lambda is_cold: LocalLauncher(True, COMMAND)
-    )
-    code, _, err = typed(
-        "bench",
-        "-m",
-        "tiny.yaml",
-        "-o",
-        "s",
-        "--filter",
-        "sft-micro.*.s0",
-        "--no-report",
-        "--quiet",
-    )
-    assert (code, err) == (0, "")
+    folder = tmp_path_factory.mktemp("made")
+    (folder / "tiny.yaml").write_text(MATRIX)
+    words = ("-m", "tiny.yaml", "-o", "s", "--filter", "sft-micro.*.s0", "--no-report", "--quiet")
+    with pytest.MonkeyPatch.context() as patch, redirect_stderr(io.StringIO()) as err:
+        patch.chdir(folder)
+        patch.setattr("harness.launch.local.LocalLauncher", lambda is_cold: LOCAL)
+        assert (cli.run(["bench", *words]), err.getvalue()) == (0, "")
+    return folder / "s"
+
+
+@pytest.fixture
+def study(typed, made):
+    shutil.copytree(made, "s")
     return "s"
 
 
@@ -166,10 +169,9 @@ def test_escape_codes_and_markup_of_a_run_reach_the_terminal_as_text(typed, stud
     assert "\x1b" not in out
 
 
+@pytest.mark.slow
 def test_json_events_are_one_object_a_line(typed, monkeypatch):
-    monkeypatch.setattr(
-        "harness.launch.local.LocalLauncher", lambda is_cold: LocalLauncher(True, COMMAND)
-    )
+    monkeypatch.setattr("harness.launch.local.LocalLauncher", lambda is_cold: LOCAL)
     code, out, _ = typed(
         "bench", "-m", "tiny.yaml", "--filter", "sft-micro.full.s0", "--no-report", "--json"
     )
@@ -180,6 +182,7 @@ def test_json_events_are_one_object_a_line(typed, monkeypatch):
     assert kinds == ["plan", "start", "end"]
 
 
+@pytest.mark.slow
 def test_matrices_are_listed_and_explained(typed):
     code, out, _ = typed("matrix", "ls")
     assert code == 0

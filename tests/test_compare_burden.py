@@ -67,6 +67,7 @@ def alarms_of_noise(first, last):
     return [s for s in range(first, last) if changed(noisy(2 * s), noisy(2 * s + 1))]
 
 
+@pytest.mark.slow
 def test_noise_alone_does_not_alarm():
     assert alarms_of_noise(0, 25) == []
 

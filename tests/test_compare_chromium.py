@@ -54,6 +54,7 @@ def test_the_page_asks_for_nothing_and_says_all_on_its_first_screen(browser, tmp
         assert 0 < box[0] < box[1] <= 800, part
 
 
+@pytest.mark.slow
 def test_a_link_of_the_matrix_opens_the_cells_differences(browser, tmp_path):
     made = make(only("grpo", gradients=lambda g: 2 * g))
     write_files(tmp_path, *made.all)
@@ -62,6 +63,7 @@ def test_a_link_of_the_matrix_opens_the_cells_differences(browser, tmp_path):
     browser.wait_for("return document.querySelector('#differences details[open]') !== null", 5)
 
 
+@pytest.mark.slow
 def test_markup_stays_text_and_the_page_never_scrolls_sideways(browser, tmp_path):
     made = with_text(HOSTILE, 3)
     write_files(tmp_path, *made.all)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import random
 
+import pytest
+
 from harness.compare.concluding import exit_code
 from harness.compare.controls import control_of, noise_of
 from harness.compare.limits import Limits
@@ -46,6 +48,7 @@ def test_a_rerun_that_rounds_is_none():
     assert found.alarms == 0
 
 
+@pytest.mark.slow
 def test_twenty_comparisons_of_clones_have_no_alarm():
     alarms = 0
     for i in range(20):

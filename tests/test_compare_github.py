@@ -93,6 +93,7 @@ def test_a_summary_that_can_not_be_written_is_an_error_that_says_what_to_do(tmp_
         tell_github(every_word(), {"GITHUB_STEP_SUMMARY": str(tmp_path)}, print)
 
 
+@pytest.mark.slow
 def test_a_summary_of_many_cells_fits_into_a_step():
     text = step_summary(with_text("a sentence of a cell, " * 15, 3000).comparison)
     assert len(text.encode()) < 2**20

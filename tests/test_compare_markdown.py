@@ -40,6 +40,7 @@ def test_every_word_stands_in_it_the_gravest_first():
     ]  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("cells", [500, 3000])
 def test_many_cells_stay_within_the_limit_and_whole(cells):
     sentence = "The loss of step 3 is another one, by a lot more than rounding. " * 4

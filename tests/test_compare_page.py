@@ -138,6 +138,7 @@ def test_an_alarm_of_the_reruns_stands_on_the_first_screen():
     assert "grpo-plain.again lost a step." in page_of(comparison).text
 
 
+@pytest.mark.slow
 def test_figures_are_drawn_for_a_handful_of_series_and_the_rest_is_named():
     comparison = with_text("loss", SERIES_MAX + 2).comparison
     figures, left = series_figures(comparison)

@@ -198,6 +198,7 @@ def test_on_a_gpu_one_seed_decides_nothing():
     assert "trained on a GPU" in found.cells[0].sentence
 
 
+@pytest.mark.slow
 def test_where_runs_repeat_the_seeds_add_nothing_to_identical_steps():
     found = compare_sides(
         make_side(seeds=SEEDS), make_side(seeds=SEEDS, packages={**PACKAGES, "trl": "1.17.0"})

@@ -146,6 +146,7 @@ def test_hidden_and_compiled_files_stay_out_even_below_what_is_allowed():
     assert [x for x in after if x.startswith("!")] == ["!wheels/.gitkeep"]
 
 
+@pytest.mark.slow
 def test_compose_follows_the_schema_of_the_specification(tmp_path):
     def problems(file: Path) -> str:
         command = [

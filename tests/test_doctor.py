@@ -89,6 +89,7 @@ def test_every_part_of_the_machine_is_asked(host):
     ]
 
 
+@pytest.mark.slow
 def test_a_matrix_that_needs_gpus_has_problems_without_and_fits_with_them(host):
     bare = words(examine(Asked("blog"), host, no_docker))
     assert (bare["gpu/gpu"], bare["hub/token"]) == ("problem", "problem")
@@ -104,6 +105,7 @@ def test_an_unknown_matrix_is_refused(host):
         examine(Asked("blgo"), host, no_docker)
 
 
+@pytest.mark.slow
 def test_only_what_is_chosen_of_a_matrix_is_judged(host):
     def found(**options):
         checks = {c.name: c for c in examine(Asked("blog", **options), host, no_docker)}
@@ -122,6 +124,7 @@ def test_only_what_is_chosen_of_a_matrix_is_judged(host):
         examine(Asked("blog", filters=("sfft-*",)), host, no_docker)
 
 
+@pytest.mark.slow
 def test_a_map_of_what_no_chosen_run_reads_is_refused_as_bench_refuses_it(host, tmp_path):
     maps = {"meta-llama/Llama-3.1-8B": str(tmp_path)}
     examine(Asked("blog", maps=maps, lists_all=True), host, no_docker)
@@ -165,6 +168,7 @@ def test_what_is_missing_here_is_a_note_where_an_image_trains(host, monkeypatch)
     assert words(examine(Asked("blog", image="i"), four, docker))["software/extras"] == "note"
 
 
+@pytest.mark.slow
 def test_all_matrices_are_a_line_each_and_never_change_the_exit_code(host):
     checks = examine(Asked("cpu", lists_all=True), host, no_docker)
     lines = {c.name: c for c in checks if c.section == "matrices"}
@@ -175,6 +179,7 @@ def test_all_matrices_are_a_line_each_and_never_change_the_exit_code(host):
     assert checks[: -len(lines)] == examine(Asked("cpu"), host, no_docker)
 
 
+@pytest.mark.slow
 def test_a_line_agrees_with_asking_about_that_matrix(host, monkeypatch):
     monkeypatch.setattr("harness.installed.find_spec", lambda _: Mock(origin="x"))
     four = replace(with_gpus(host, 4), token=HubToken("x"))

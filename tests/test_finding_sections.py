@@ -50,6 +50,7 @@ def test_the_pages_ranks_stand_beside_what_was_tried(study):
     assert rows["RL"][3] == "rank 1 matches, rank 8 matches, rank 32 matches"
 
 
+@pytest.mark.slow
 def test_a_rehearsal_finds_nothing_about_ranks(study):
     matrix = study.matrix.model_copy(update={"scale": "rehearsal"})
     assert page_ranks(claims_study(claims_plan(), matrix))["RL"][3] == "not tested"
@@ -64,6 +65,7 @@ def test_batch_sizes_are_what_a_step_takes_in_all(study):
     }
 
 
+@pytest.mark.slow
 def test_a_batch_size_that_nobody_said_is_not_made_up(study):
     pairs = {
         name: pair.model_copy(update={"trainer": {}}) for name, pair in study.matrix.pairs.items()
@@ -77,6 +79,7 @@ def test_a_batch_size_that_nobody_said_is_not_made_up(study):
     assert "sft-batch-32" in batch.figures[0].svg
 
 
+@pytest.mark.slow
 def test_parameters_are_counted_from_the_shape_or_as_reported(study):
     assert adapter_parameters(study, "sft-rank", "lora-all") == 136_192
     unknown = claims_study(claims_plan(), with_source(study.matrix, "someone/unknown"))

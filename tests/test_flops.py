@@ -22,6 +22,7 @@ def test_the_default_is_every_model_of_the_table():
     assert set(PAGE_MODELS) == set(TABLE) <= set(MODELS)
 
 
+@pytest.mark.slow
 def test_lines_hold_the_counts_and_then_the_ratios(capsys):
     assert run(["flops", "--model", SMALL, "--rank", "32", "--tokens", "64", "--json"]) == 0
     full, lora, ratio = (json.loads(line) for line in capsys.readouterr().out.splitlines())

@@ -122,6 +122,7 @@ def test_a_download_that_broke_off_goes_on(hub, folder):
     assert (Path(found[MODEL]["folder"]) / "model.safetensors").read_bytes() == content
 
 
+@pytest.mark.slow
 def test_every_refusal_is_said_at_once_with_the_steps(hub, folder):
     text = HUB_MATRIX.replace('"embedded:micro-llama"', "acme/gated", 1)
     text = text.replace("{name: micro-arithmetic,", "{name: zwhe99/DeepMath-103K, revision: v9,")
@@ -147,6 +148,7 @@ def test_every_refusal_is_said_at_once_with_the_steps(hub, folder):
     assert not any("/resolve/" in r for r in hub.requests if not r.startswith("HEAD"))
 
 
+@pytest.mark.slow
 def test_a_gated_repository_without_and_with_a_token_that_may(hub, folder):
     repo = hub.repos[("models", MODEL)]
     repo.is_gated, repo.readers = True, {TOKEN}
@@ -158,6 +160,7 @@ def test_a_gated_repository_without_and_with_a_token_that_may(hub, folder):
     assert MODEL in lines(fetch(hub, folder, "--json", HF_TOKEN_PATH=str(path)))
 
 
+@pytest.mark.slow
 def test_a_token_that_is_not_valid(hub, folder):
     bad = "hf_" + "x" * 32
     answer = fetch(hub, folder, token=bad)
@@ -166,6 +169,7 @@ def test_a_token_that_is_not_valid(hub, folder):
     assert bad not in answer.stderr
 
 
+@pytest.mark.slow
 def test_a_folder_in_the_tokens_place_is_said_before_anything_is_asked(hub, folder):
     """Docker makes one where the file of a secret is missing."""
     secret = folder / "hf_token"
@@ -176,6 +180,7 @@ def test_a_folder_in_the_tokens_place_is_said_before_anything_is_asked(hub, fold
     assert "Traceback" not in answer.stderr
 
 
+@pytest.mark.slow
 def test_no_network_offers_the_ways_without_one(folder):
     with running_hub() as hub:
         pass  # its port is closed now
@@ -186,6 +191,7 @@ def test_no_network_offers_the_ways_without_one(folder):
     assert answer.stderr.count("no answer") == 1
 
 
+@pytest.mark.slow
 def test_a_password_in_the_endpoint_is_never_shown(hub, folder):
     shown = hub.url.replace("://", "://me:secret@")
     answer = fetch(hub, folder, "--json", HF_ENDPOINT=shown)
@@ -193,6 +199,7 @@ def test_a_password_in_the_endpoint_is_never_shown(hub, folder):
     assert lines(answer)[MODEL]["endpoint"] == hub.url
 
 
+@pytest.mark.slow
 def test_too_little_disk_is_seen_before_anything_is_downloaded(hub, folder):
     hub.repos[("models", MODEL)].claims["model.safetensors"] = 2**60
     answer = fetch(hub, folder)
@@ -201,6 +208,7 @@ def test_too_little_disk_is_seen_before_anything_is_downloaded(hub, folder):
     assert not any("/resolve/" in r for r in hub.requests)
 
 
+@pytest.mark.slow
 def test_a_matrix_of_embedded_models_asks_nobody_and_loads_no_client(hub, folder):
     (folder / "tiny.yaml").write_text(MATRIX)
     check = NO_NETWORK.replace(

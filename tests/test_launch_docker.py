@@ -232,6 +232,7 @@ print(engine.removed)
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("word", [b"", b"done"])
 def test_the_reaper_waits_for_the_other_end_of_its_pipe(word):
     command = [sys.executable, "-c", REAP, "l", "v"]
@@ -242,6 +243,7 @@ def test_the_reaper_waits_for_the_other_end_of_its_pipe(word):
     assert out.decode().strip() == "['mine']"
 
 
+@pytest.mark.slow
 def test_a_new_command_removes_what_one_left_whose_engine_was_away(engine, attempt, monkeypatch):
     study, other = attempt.parents[2], attempt.parents[1]
     engine.on_start = lambda order: Path(order.command[-1]).touch() if "sh" in order.command else 0

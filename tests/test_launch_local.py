@@ -120,12 +120,14 @@ def test_a_worker_that_keeps_stepping_past_its_time_is_timed_out(tmp_path):
     assert ending.status is Status.TIMEOUT
 
 
+@pytest.mark.slow
 def test_a_result_stands_when_the_worker_then_hangs(tmp_path):
     ending = run_cold(tmp_path, limits=Limits(30, 0.8, 0.2), fake="hang-at-exit")
     assert ending.status is Status.OK
     assert ending.exit.ended_by == "supervisor"
 
 
+@pytest.mark.slow
 def test_grandchildren_do_not_outlive_their_worker(tmp_path):
     attempt = make_attempt(tmp_path, fake="grandchildren", fake_step_s=0.2)
     with LocalLauncher(is_cold=True, command=COMMAND) as launcher:
@@ -166,6 +168,7 @@ time.sleep(60)
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["cold", "warm"])
 def test_worker_and_sampler_die_with_a_killed_supervisor(tmp_path, kind):
     attempt = make_attempt(tmp_path, Launch(), fake="ignore-sigterm")

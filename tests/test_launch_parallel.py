@@ -76,6 +76,7 @@ def test_two_processes_train_on_a_core_each_and_one_writes(tmp_path):
     assert not (attempt / "rank-1.json").exists()
 
 
+@pytest.mark.slow
 def test_a_cancelled_run_leaves_no_process(tmp_path):
     with started(tmp_path, fake="hang") as (attempt, watched):
         notes = wait_for(attempt, 2)
@@ -102,6 +103,7 @@ time.sleep(600)
 """
 
 
+@pytest.mark.slow
 def test_a_killed_supervisor_takes_every_process_with_it(tmp_path):
     launch = Launch(parallel=DDP, waits_for_sampler=False)
     attempt = make_attempt(tmp_path, launch, fake="hang")

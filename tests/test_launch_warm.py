@@ -52,6 +52,7 @@ def test_start_waits_for_the_imports(tmp_path):
         assert finish(launcher.start(attempt, LAUNCH), attempt).status is Status.OK
 
 
+@pytest.mark.slow
 def test_several_workers_run_side_by_side_and_their_endings_are_told_apart(tmp_path):
     fakes = {
         "ok": Status.OK,
@@ -92,6 +93,7 @@ def test_a_warm_worker_leads_a_group_that_is_killed_as_one(tmp_path):
     assert ending.status is Status.OK
 
 
+@pytest.mark.slow
 def test_a_worker_that_ignores_sigterm_is_killed(tmp_path):
     attempt = make_attempt(tmp_path, fake="ignore-sigterm")
     with warm_launcher() as launcher:

@@ -64,6 +64,7 @@ def judged_seeds(folder: Path) -> list[int]:
     return sorted({run.seed for run in Store(folder / "study").read_study().planned})
 
 
+@pytest.mark.slow
 def test_looks_go_on_until_the_last_while_a_claim_is_open(folder):
     assert run(folder, until_decided=True, max_seeds=4).exit_code == 0
     study = Store(folder / "study").read_study()
@@ -76,6 +77,7 @@ def test_looks_go_on_until_the_last_while_a_claim_is_open(folder):
     assert judged_seeds(folder) == [0, 1, 2, 3]
 
 
+@pytest.mark.slow
 def test_a_decided_study_ends_at_its_first_look(folder):
     text = LOOKS.replace("margin: 1e-9", "margin: 50.0")
     text = text.replace(
@@ -95,6 +97,7 @@ MEMORY = (
 )
 
 
+@pytest.mark.slow
 def test_other_looks_are_another_study(folder):
     run(folder, until_decided=True, max_seeds=3)
     with pytest.raises(ConfigError, match="fixed before the first run"):

@@ -39,6 +39,7 @@ def test_the_spool_writes_missing_values_as_nothing(tmp_path):
     assert (tmp_path / "memory.csv").read_text().splitlines()[1] == "1,host,2,3,,,,,,,,,,"
 
 
+@pytest.mark.slow
 def test_a_peak_of_200_mb_is_seen_and_the_sampler_ends_with_its_target(tmp_path):
     program = (
         "import sys, time\n"
@@ -77,6 +78,7 @@ def test_a_stop_seals_the_summary(tmp_path):
     assert summary_of(tmp_path).samples == 1
 
 
+@pytest.mark.slow
 def test_a_sampler_killed_at_any_moment_leaves_all_but_the_last_second(tmp_path):
     with python("import time; time.sleep(60)") as child:
         sampler = Sampler.start(child.pid, tmp_path, hz=50)

@@ -17,6 +17,7 @@ from harness.stats import CONFIDENCE
 p_value = st.floats(0, 1)
 
 
+@pytest.mark.slow
 def test_adjusted_p_values_are_those_of_statsmodels():
     from statsmodels.stats.multitest import multipletests  # takes seconds to load
 

@@ -167,6 +167,7 @@ def test_what_is_not_there_or_not_meant_is_refused(study):
         prepare(study, "me/lora", "report")
 
 
+@pytest.mark.slow
 def test_adapters_go_with_a_card_that_says_what_they_are(hub, study):
     keep_adapter(study)
     answer = publish(hub, study, "--what", "adapters")

@@ -51,6 +51,7 @@ def test_a_rate_that_failed_has_its_status_and_no_mean():
     assert row[-2] == "ok, diverged"
 
 
+@pytest.mark.slow
 def test_an_arm_that_waits_says_for_what():
     plan = claims_plan(failures={"sft-rank.full.lr3e-4.s101": "missing"})
     study = claims_study(plan, claims_matrix(only=ONLY))

@@ -113,6 +113,7 @@ def test_a_program_that_gives_no_answer_is_quoted_and_leaves_nothing(stack, stud
     assert not (study / FILE).exists()
 
 
+@pytest.mark.slow
 def test_a_program_that_takes_too_long_is_ended(stack, study):
     write_python(stack.parent, "import time; time.sleep(600)")
     with pytest.raises(MachineError, match="took longer than 2 s; expected about 20 s"):

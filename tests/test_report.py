@@ -147,6 +147,7 @@ def test_downloads_inside_the_page_are_the_files(files, page):
         assert base64.b64decode(link.split(",", 1)[1]) == files[name]
 
 
+@pytest.mark.slow
 def test_a_large_study_stays_small_and_quick():
     """20 runs, up to 150 steps, memory at 20 Hz; the limit leaves room for a busy machine."""
     study = build_study(Plan(seeds=(0, 1, 2, 3, 4)))
@@ -265,6 +266,7 @@ def test_json_can_not_end_its_script_element():
     assert json.loads(source) == value
 
 
+@pytest.mark.slow
 def test_the_same_study_gives_the_same_bytes(study, files):
     again = render_report(study, generated_utc=UTC)
     assert again == files
@@ -294,6 +296,7 @@ def test_an_interval_drawing_stays_inside_its_frame():
             assert row.drawing.zero < row.drawing.margin
 
 
+@pytest.mark.slow
 def test_a_report_draws_without_altairs_checks_what_it_draws_with_them(monkeypatch):
     study = build_study(Plan(seeds=(0,), hz=2.0))
     quick = render_report(study, generated_utc=UTC)

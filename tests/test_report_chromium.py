@@ -72,6 +72,7 @@ def test_the_page_asks_for_nothing_and_no_error_is_logged(browser, report):
     assert said == []
 
 
+@pytest.mark.slow
 def test_the_page_shows_sentence_table_and_living_figures(browser, report):
     open_page(browser, report[0])
     text = browser.run("return document.body.innerText")
@@ -82,6 +83,7 @@ def test_the_page_shows_sentence_table_and_living_figures(browser, report):
     assert browser.run("return document.querySelectorAll('#findings .word').length") == 2
 
 
+@pytest.mark.slow
 def test_hovering_names_the_values(browser, report):
     open_page(browser, report[0])
     browser.run("document.getElementById('grpo-micro-curves').scrollIntoView({block: 'center'})")
@@ -113,6 +115,7 @@ def test_markup_stays_text_and_nothing_runs(browser, tmp_path):
     assert browser.run("return document.scripts.length") == 3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("width", [1280, 390])
 def test_the_page_never_scrolls_sideways(browser, report, width):
     browser.command(
@@ -127,6 +130,7 @@ def test_the_page_never_scrolls_sideways(browser, report, width):
         browser.command("Emulation.clearDeviceMetricsOverride")
 
 
+@pytest.mark.slow
 def test_printing_uses_the_static_figures(browser, report):
     open_page(browser, report[0])
     browser.command("Emulation.setEmulatedMedia", media="print")
@@ -137,6 +141,7 @@ def test_printing_uses_the_static_figures(browser, report):
         browser.command("Emulation.setEmulatedMedia", media="")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["data.json", "runs.csv"])
 def test_a_download_needs_no_network(browser, report, tmp_path, name):
     open_page(browser, report[0])
@@ -150,6 +155,7 @@ def test_a_download_needs_no_network(browser, report, tmp_path, name):
     assert (tmp_path / name).read_bytes() == (report[0] / name).read_bytes()
 
 
+@pytest.mark.slow
 def test_without_scripts_sentence_table_and_static_figures_remain(report):
     with chromium(has_scripts=False) as browser:
         browser.open((report[0] / "index.html").as_uri())

@@ -165,6 +165,7 @@ def test_the_brief_fits_a_comment(files):
     assert len(files["brief.md"].decode().splitlines()) <= 20
 
 
+@pytest.mark.slow
 def test_words_of_a_claim_stay_words():
     matrix = claims_matrix(words=" " + HOSTILE, only=("match-rl", "rank-free"))
     files = render_report(claims_study(claims_plan(), matrix), generated_utc=UTC)
@@ -185,6 +186,7 @@ def test_words_of_a_claim_stay_words():
             width = cells
 
 
+@pytest.mark.slow
 def test_claims_without_a_run_render_without_figures():
     study = claims_study()
     bare = replace(study, runs=(), grid=(), flops=())

@@ -81,6 +81,7 @@ def test_the_rate_that_was_resolved_wins_over_the_one_that_was_asked_for():
     assert rates["sft-micro", "full"] == "0.0001"
 
 
+@pytest.mark.slow
 def test_arguments_are_in_page_and_markdown():
     files = rendered(build_study())
     for name in ("index.html", "report.md"):
@@ -88,6 +89,7 @@ def test_arguments_are_in_page_and_markdown():
         assert "max_steps" in files[name] or "max\\_steps" in files[name]
 
 
+@pytest.mark.slow
 def test_runs_that_share_an_environment_show_it_once():
     study = build_study()
     assert len(environments(study)) == 1
@@ -97,6 +99,7 @@ def test_runs_that_share_an_environment_show_it_once():
     assert {run["environment_index"] for run in data["runs"]} == {0}
 
 
+@pytest.mark.slow
 def test_the_image_of_runs_in_containers_is_told_and_their_names_are_not():
     image_id = "sha256:" + "a" * 64
     container = Container(
@@ -123,6 +126,7 @@ def test_the_image_of_runs_in_containers_is_told_and_their_names_are_not():
     assert {r["environment_index"] for r in json.loads(files["data.json"])["runs"]} == {0}
 
 
+@pytest.mark.slow
 def test_gpu_processes_of_earlier_records_are_neither_told_apart_nor_published():
     busy = [
         {"format": 1, "gpus": [{"name": "H100", "processes": [{"pid": 424242 + n}]}]}
@@ -133,6 +137,7 @@ def test_gpu_processes_of_earlier_records_are_neither_told_apart_nor_published()
     assert not any("424242" in body for body in rendered(study).values())
 
 
+@pytest.mark.slow
 def test_environments_that_differ_are_counted_and_a_run_without_one_points_nowhere():
     study = build_study(Plan(failures={"sft-micro.full.s0": "missing"}))
     torn = replace(study.runs[0], environment={})
@@ -143,6 +148,7 @@ def test_environments_that_differ_are_counted_and_a_run_without_one_points_nowhe
     assert [run["environment_index"] for run in runs[:3]] == [None, 0, 1]
 
 
+@pytest.mark.slow
 def test_margins_changed_after_the_first_run_are_called_post_hoc_everywhere():
     plain, changed = rendered(build_study()), rendered(replace(build_study(), post_hoc=True))
     for name in ("index.html", "report.md", "brief.md", "data.json"):
@@ -158,6 +164,7 @@ def test_margins_changed_after_the_first_run_are_called_post_hoc_everywhere():
     assert json.loads(changed["data.json"])["study"]["is_post_hoc"]
 
 
+@pytest.mark.slow
 def test_arms_that_differ_undeclared_raise_a_banner_and_are_inconclusive():
     said = "arms 'lora-r32' and 'full' of pair 'sft-micro' differ in beta: 0 against 1"
     study = replace(
@@ -179,6 +186,7 @@ def test_many_undeclared_differences_leave_the_brief_brief():
     assert problem.text.endswith("And 6 differences more.")
 
 
+@pytest.mark.slow
 def test_lost_runs_of_either_arm_are_listed_without_blaming_the_other():
     study = build_study(Plan(failures={"sft-micro.full.s0": "nan"}))
     said = "Without a result, so not in the comparison of sft-micro, lora-r32 against full"
@@ -189,6 +197,7 @@ def test_lost_runs_of_either_arm_are_listed_without_blaming_the_other():
         assert "did not finish" not in files[name]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("has_gpu", [True, False])
 def test_power_and_energy_are_shown_only_where_a_gpu_was_read(has_gpu):
     study = build_study(Plan(has_gpu=has_gpu))

@@ -19,6 +19,7 @@ def fake_launcher(_side):
     return LocalLauncher(is_cold=True, command=COMMAND)
 
 
+@pytest.mark.slow
 def test_only_the_cells_are_trained_again_on_the_next_block_of_seeds(tmp_path):
     folders = [write_folder(tmp_path / name, seeds=(0, 1)) for name in ("base", "candidate")]
     again = rerun_cells(folders, ["sft-micro.lora"], Quiet, fake_launcher)

@@ -79,6 +79,7 @@ def test_a_study_without_a_reward_has_no_table():
     assert integrity_data(alone) == []
 
 
+@pytest.mark.slow
 def test_a_reward_that_could_hardly_teach_is_said_beside_the_finding(study):
     by_pair = {row.pair: row.cautions for row in findings_rows(study)}
     assert by_pair["sft-micro"] == ()

@@ -121,6 +121,7 @@ def test_the_best_rate_of_the_grid_is_judged_and_the_same_command_does_nothing_m
     assert set(attempts(folder).values()) == {1}
 
 
+@pytest.mark.slow
 def test_a_rate_that_diverged_is_not_chosen_and_the_failure_shows_in_the_exit_code(
     folder, monkeypatch
 ):
@@ -131,6 +132,7 @@ def test_a_rate_that_diverged_is_not_chosen_and_the_failure_shows_in_the_exit_co
     assert rates(folder)["sft-micro.lora.s0"] in (1e-4, 1e-2)
 
 
+@pytest.mark.slow
 def test_if_every_rate_fails_the_lowest_is_judged(folder, monkeypatch):
     cells = {f"lora_lr1e_{n}_s100": "nan" for n in (2, 3, 4)}
     modes(monkeypatch, **cells)
@@ -160,6 +162,7 @@ def test_an_accident_in_the_grid_leaves_the_arm_waiting_and_says_for_what(folder
     assert sorted(attempts(folder).values()) == [1] * 5 + [2]
 
 
+@pytest.mark.slow
 def test_a_filter_that_leaves_the_grid_out_says_that_its_runs_wait(folder):
     listener = Listener()
     outcome = run(folder, listener, filters=("sft-micro.lora.s0",))
@@ -171,12 +174,14 @@ def test_a_filter_that_leaves_the_grid_out_says_that_its_runs_wait(folder):
     assert rates(folder) == {"sft-micro.lora.s0": 1e-3}
 
 
+@pytest.mark.slow
 def test_a_filter_on_an_arm_takes_its_grid_along(folder):
     outcome = run(folder, filters=("lora",))
     assert len(outcome.statuses) == 3 + 1
     assert outcome.exit_code == 0
 
 
+@pytest.mark.slow
 def test_a_grid_that_is_tried_again_replaces_the_runs_at_the_old_rate(folder, monkeypatch):
     modes(monkeypatch, lora_lr1e_3_s100="nan")
     first = run(folder)
@@ -228,6 +233,7 @@ def test_a_failed_run_is_tried_once_a_command_and_not_once_a_round(folder, monke
     assert set(counts.values()) == {1, 2}
 
 
+@pytest.mark.slow
 def test_an_accident_is_not_tried_again_in_the_next_round(folder, monkeypatch):
     modes(monkeypatch, full_s0="crash")
     assert run(folder).exit_code == 3

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import pytest
+
 from harness.record import Distributed
 from harness.report import render_report
 from harness.run_tables import processes_tables
@@ -51,6 +53,7 @@ def test_a_run_of_several_processes_shows_what_ran_and_each_gpu_s_peak():
     )
 
 
+@pytest.mark.slow
 def test_the_report_shows_it_on_the_page_and_in_markdown():
     files = render_report(study_of_two_gpus(), generated_utc="2026-01-02T03:04:05Z")
     for name in ("index.html", "report.md"):

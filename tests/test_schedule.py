@@ -78,6 +78,7 @@ def specs(*counts: int) -> list[RunSpec]:
     ]
 
 
+@pytest.mark.slow
 def test_a_run_of_several_processes_waits_for_its_slots_and_is_not_overtaken(tmp_path):
     first, wide, last = runs = specs(1, 2, 1)
     slots = [Slot(None, "GPU-a"), Slot(None, "GPU-b")]
@@ -91,6 +92,7 @@ def test_a_run_of_several_processes_waits_for_its_slots_and_is_not_overtaken(tmp
     assert launches[last.cell]["parallel"] is None
 
 
+@pytest.mark.slow
 def test_no_more_runs_go_side_by_side_than_asked_for(tmp_path):
     first, second = runs = specs(1, 1)
     ran = run(tmp_path, runs, [Slot(None, "GPU-a"), Slot(None, "GPU-b")], jobs=1)
@@ -120,6 +122,7 @@ class Refusing(LocalLauncher):
         return super().start(attempt, launch)
 
 
+@pytest.mark.slow
 def test_a_run_that_can_not_be_started_ends_the_study_and_not_the_runs_beside_it(tmp_path):
     runs = specs(1, 1, 1, 1)
     with pytest.raises(MachineError, match="no more"):
@@ -131,6 +134,7 @@ def test_a_run_that_can_not_be_started_ends_the_study_and_not_the_runs_beside_it
     run(tmp_path, runs[2:], [Slot(None, "GPU-a")])  # what was begun for the third is no obstacle
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="needs two cores")
 def test_a_study_holds_places_for_its_widest_run(tmp_path):
     line = "full: {method: full,"

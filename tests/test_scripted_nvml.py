@@ -191,6 +191,7 @@ def sample_beside_a_worker(nvml_library, attempt: Path, script: str, enough, hz:
     return samples[samples.device == UUID]
 
 
+@pytest.mark.slow
 def test_the_sampler_follows_the_script_s_time_and_finds_its_worker(nvml_library, tmp_path):
     if not has_host_pids():
         pytest.skip("process ids here are a container's own, and NVML tells the host's")
@@ -217,6 +218,7 @@ def test_the_sampler_follows_the_script_s_time_and_finds_its_worker(nvml_library
     assert (device["has_trusted_pids"], device["foreign_pids"]) == (True, [1])
 
 
+@pytest.mark.slow
 def test_a_gpu_lost_in_mid_run_ends_its_readings_and_the_sampler_goes_on(nvml_library, tmp_path):
     script = GPU + "fault.nvmlDeviceGetMemoryInfo_v2 15 from 0.8\n"
 

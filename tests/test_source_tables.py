@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import pytest
+
 from harness.record import Generation, Source, Translation
 from harness.report import render_report
 from harness.source_tables import source_tables
@@ -23,6 +25,7 @@ def test_a_study_that_read_and_translated_nothing_has_none_of_the_tables():
     assert source_tables(build_study()) == ()
 
 
+@pytest.mark.slow
 def test_what_runs_share_is_one_row_with_their_number():
     study = build_study()
     told = with_result(

@@ -31,6 +31,7 @@ def counted(facts, r, target_modules):
     return count_parameters(model)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("repository", COUNTS)
 @pytest.mark.parametrize("r", [1, 256])
 def test_peft_counts_all_linear_as_the_closed_form_does(repository, r):

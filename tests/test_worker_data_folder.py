@@ -190,6 +190,7 @@ def test_a_cache_that_cannot_be_written_is_said(tmp_path, monkeypatch):
         read(DEEPMATH, repository(tmp_path / "r", ROWS))
 
 
+@pytest.mark.slow
 def test_rows_are_read_where_the_hubs_cache_cannot_be_written(tmp_path):
     """In a process of its own: the Hub's folders are fixed when its library is imported."""
     folder = repository(tmp_path / "r", ROWS)

@@ -46,6 +46,7 @@ def test_lora_costs_four_per_frozen_weight_and_six_per_adapter_parameter(rank):
     assert found.attention == full.attention
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rank", [None, 4])
 @pytest.mark.parametrize("repository", ["Qwen/Qwen3-0.6B", "HuggingFaceTB/SmolLM3-3B"])
 def test_two_and_three_layers_tell_of_all_of_them(repository, rank):

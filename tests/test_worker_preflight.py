@@ -45,6 +45,7 @@ def cache(monkeypatch, tmp_path):
     monkeypatch.setenv("HARNESS_CACHE", str(tmp_path / "cache"))
 
 
+@pytest.mark.slow
 def test_a_renamed_column_and_an_empty_split_of_two_datasets_are_reported_in_one_go(tmp_path):
     """As the supervisor asks: a process of its own, JSON in, JSON Lines out."""
     renamed = repository(tmp_path / "a", [{"question": "q", "final_anser": "1"}])

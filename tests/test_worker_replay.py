@@ -58,6 +58,7 @@ def test_a_corpus_with_another_row_has_another_hash(tmp_path):
     assert read_corpus(tmp_path).sha256 != read_corpus().sha256 == read_corpus(FOLDER).sha256
 
 
+@pytest.mark.slow
 def test_a_busy_machine_scores_the_same_because_nothing_is_cut_off_by_the_clock():
     slow = timeout(1)(lambda: time.sleep(1.2) or "done")
     with pytest.raises(TimeoutException):
@@ -68,6 +69,7 @@ def test_a_busy_machine_scores_the_same_because_nothing_is_cut_off_by_the_clock(
         slow()
 
 
+@pytest.mark.slow
 def test_an_edited_file_of_a_library_shows_in_the_fingerprint(tmp_path):
     (tmp_path / "math_verify").mkdir()
     module = tmp_path / "math_verify" / "__init__.py"

@@ -204,6 +204,7 @@ def train_toy(session: Session, training: Any, measure: Any = point) -> Any:
     return train(session, trainer_of(Toy(), train=training), steps, measure)
 
 
+@pytest.mark.slow
 def test_grpo_that_loses_its_numbers_ends_as_nan_and_is_not_tried_again(tmp_path):
     """For real: at this rate the first step leaves weights that nothing can be sampled from."""
     from harness.bench import bench

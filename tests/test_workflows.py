@@ -58,6 +58,7 @@ def test_actionlint_finds_nothing_but_the_key_it_does_not_know() -> None:
     assert found == []
 
 
+@pytest.mark.slow
 def test_actionlint_would_find_a_fault(tmp_path: Path) -> None:
     broken = tmp_path / "broken.yml"
     broken.write_text(WORKFLOWS[0].read_text().replace("runs-on: ubuntu-latest", "run-on: x", 1))
@@ -222,6 +223,7 @@ def test_every_script_target_and_service_that_a_step_names_is_there() -> None:
             assert any(re.search(rf"\b{name}\b", run) for name in services), f"{where}: {run}"
 
 
+@pytest.mark.slow
 def test_the_examples_of_the_documentation_are_workflows_with_inputs_that_exist(
     tmp_path: Path,
 ) -> None:
