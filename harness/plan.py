@@ -68,13 +68,12 @@ class Request:
 
         Raises: ConfigError if it can't be read.
         """
-        return replace(self, read=self._load())
+        return replace(self, read=self.load())
 
     def load(self) -> LoadedMatrix:
-        """Return the matrix, read at most once by `with_matrix`. Raises: ConfigError."""
-        return self.read or self._load()
-
-    def _load(self) -> LoadedMatrix:
+        """Return the matrix. Raises: ConfigError if it can't be read."""
+        if self.read is not None:
+            return self.read
         # A rehearsal takes vLLM out, and with it arguments that an older TRL may not have.
         return load_matrix(self.matrix, asks_trl=not self.rehearses)
 

@@ -119,7 +119,7 @@ def made(tmp_path_factory) -> Path:
     words = ("-m", "tiny.yaml", "-o", "s", "--filter", "sft-micro.*.s0", "--no-report", "--quiet")
     with pytest.MonkeyPatch.context() as patch, redirect_stderr(io.StringIO()) as err:
         patch.chdir(folder)
-        patch.setattr("harness.launch.local.LocalLauncher", lambda is_cold: LOCAL)
+        patch.setattr("harness.ready.LocalLauncher", lambda is_cold: LOCAL)
         assert (cli.run(["bench", *words]), err.getvalue()) == (0, "")
     return folder / "s"
 
@@ -147,6 +147,17 @@ def test_runs_are_listed_shown_and_their_logs_printed(typed, study):
     assert typed("runs", "logs", study, "sft-micro.full.s0", "--attempt", "7")[0] == 2
 
 
+def test_an_edit_of_the_matrix_while_a_command_runs_is_not_read(typed, study, monkeypatch):
+    def start(is_cold: bool) -> LocalLauncher:
+        Path("tiny.yaml").write_text("name: [")
+        return LOCAL
+
+    monkeypatch.setattr("harness.ready.LocalLauncher", start)
+    words = ("-m", "tiny.yaml", "-o", study, "--filter", "sft-micro.*.s0", "--no-report")
+    assert typed("bench", *words)[0] == 0
+    assert Path("tiny.yaml").read_text() == "name: ["
+
+
 def test_a_damaged_study_exits_8_and_still_renders(typed, study):
     assert typed("runs", "verify", study)[0] == 0
     record = next(Path(study).glob("runs/*/record.json"))
@@ -169,9 +180,8 @@ def test_escape_codes_and_markup_of_a_run_reach_the_terminal_as_text(typed, stud
     assert "\x1b" not in out
 
 
-@pytest.mark.slow
 def test_json_events_are_one_object_a_line(typed, monkeypatch):
-    monkeypatch.setattr("harness.launch.local.LocalLauncher", lambda is_cold: LOCAL)
+    monkeypatch.setattr("harness.ready.LocalLauncher", lambda is_cold: LOCAL)
     code, out, _ = typed(
         "bench", "-m", "tiny.yaml", "--filter", "sft-micro.full.s0", "--no-report", "--json"
     )
