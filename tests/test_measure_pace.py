@@ -64,6 +64,15 @@ def test_the_rate_comes_up_again_when_there_is_room():
     assert later.lowest_hz == lowest
 
 
+def test_what_was_taken_over_the_share_is_given_back_within_ten_seconds():
+    pacer, cpu_s = Pacer(HZ, SHARE), 0.0
+    for tick in range(100):
+        if pacer.is_due(tick / 10):
+            pacer.adjust(tick / 10, cpu_s)
+        cpu_s += 0.1 * pacer.hz * 390e-6
+    assert cpu_s / 10 < SHARE
+
+
 def test_a_rate_never_falls_below_two_a_second_unless_less_was_asked_for():
     hopeless, slow = Pacer(HZ, SHARE), Pacer(0.5, SHARE)
     play(hopeless, 1.0)

@@ -20,6 +20,7 @@ from harness.measure.tenants import INSTEAD, Tenants, is_here
 # nvmlTemperatureSensors_t, nvmlClockType_t
 _SENSOR_GPU, _CLOCK_SM, _CLOCK_MEMORY = 0, 1, 2
 SENSORS_S, ENERGY_S = 0.5, 1.0
+LIST_S = 0.25  # while memory stays as it is
 # Of the whole sampler's share of a core; the rest is the loop's, memory's and that of RSS. While memory
 # changes a list of processes may take four times its part.
 LIST_PART, ENERGY_PART, SENSORS_PART = 0.05, 0.3, 0.05
@@ -51,7 +52,7 @@ class NvmlSource:
         self._read_memory = nvml.nvmlDeviceGetMemoryInfo
         self._has_no_memory = self._is_slow = False
         self._memory_turn = Turn(0.0, MEMORY_SHARE)
-        self._list_turn = Turn(0.0, LIST_PART * share)
+        self._list_turn = Turn(LIST_S, LIST_PART * share)
         self._sensors_turn = Turn(SENSORS_S, SENSORS_PART * share)
         self._energy_turn = Turn(ENERGY_S, ENERGY_PART * share)
         self._rare_s = NOW  # when the first of these is due
@@ -160,8 +161,8 @@ class NvmlSource:
         if now_s < self._rare_s and (is_same or now_s < self._list_turn.urgent_s):
             return [Sample(t_ns, self.uuid, None, None, used)]
         sample = self._with_processes(Sample(t_ns, self.uuid, None, None, used))
-        if not self._is_slice:
-            sample = self._with_readings(sample)
+        if now_s >= self._rare_s:
+            sample = sample if self._is_slice else self._with_readings(sample)
         self._rare_s = min((turn.due_s for turn in self._rare), default=NEVER)
         if self._ask.lost_because is not None:
             self._lost_ns = t_ns

@@ -85,7 +85,7 @@ class Pacer:
         used = max((cpu_s - before[1]) / (wall_s - before[0]), 1e-9)
         debt = max(0.0, cpu_s - self.share * wall_s) / REPAY_S
         fitting_hz = self.hz * max(AIM * self.share - debt, self.share / 4) / used
-        if used > self.share:
+        if used > self.share or (debt and fitting_hz < self.hz):
             least_hz = min(LEAST_HZ, self._asked_hz)
             hz = max(least_hz, self.hz / 2, fitting_hz)
             self.lowest_hz = min(hz, self.lowest_hz or hz)
@@ -101,7 +101,7 @@ class Turn:
     """When a dear reading is due again: not before `least_s`, and so rarely that it stays in its share.
 
     The cheapest of its last three costs counts: one dear reading alone can be the scheduler's doing. Where
-    there is news it may come sooner, up to URGENCY times as often.
+    there is news it may come sooner than `least_s`, and take URGENCY times its share.
     """
 
     def __init__(self, least_s: float, share: float) -> None:
@@ -128,4 +128,4 @@ class Turn:
         """Count a reading."""
         self._costs_s.append(ended_s - began_s)
         self.due_s = began_s + self.every_s
-        self.urgent_s = began_s + max(self._least_s, self.every_s / URGENCY)
+        self.urgent_s = began_s + self.cost_s / self._share / URGENCY

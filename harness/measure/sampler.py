@@ -35,7 +35,7 @@ from harness.measure.tree import ProcessTree, TargetGone
 FORMAT = 1  # samples.FORMAT, which would cost an import of pydantic
 # A kill -9 of the sampler loses at most this much.
 CHORES_S = 0.5
-SO_FAR_S = 2.0
+SO_FAR_S = 5.0
 # A stop request is seen after at most this long, however low the rate.
 NAP_S = 0.1
 # Of the rate that was asked for; less is worth a note.
