@@ -267,6 +267,7 @@ def test_an_interrupt_seals_the_state_and_the_same_command_goes_on(folder, numbe
     assert max(len(store.attempts(r)) for r in outcome.statuses) == 2
 
 
+@pytest.mark.slow
 def test_a_killed_worker_is_a_crash_and_is_tried_again(folder):
     process = supervisor(folder, FAKE_STEP_S="0.15")
     wait_until(lambda: list(folder.glob("study/runs/*/attempt-1/process.json")))

@@ -253,6 +253,7 @@ def test_findings_are_printed_in_groups(capsys):
     ]
 
 
+@pytest.mark.slow
 def test_all_matrices_are_a_table(host, capsys):
     print_checks(examine(Asked("cpu", lists_all=True), host, no_docker), "cpu")
     rows = capsys.readouterr().out.partition("matrices\n")[2]

@@ -64,6 +64,7 @@ def test_this_installation_and_images_need_no_environment():
     assert not here.notes
 
 
+@pytest.mark.slow
 def test_runs_work_in_the_environment_and_what_can_not_train_there_says_why(tmp_path):
     """A package of another release, without a trainer in it, needs neither pip nor torch."""
     (tmp_path / "mine" / "trl").mkdir(parents=True)

@@ -221,6 +221,7 @@ def test_a_matrix_of_embedded_models_asks_nobody_and_loads_no_client(hub, folder
     assert hub.requests == []
 
 
+@pytest.mark.slow
 def test_a_mapped_folder_takes_the_repositorys_place(hub, folder):
     own = folder / "own"
     own.mkdir()

@@ -63,6 +63,7 @@ def ending_of(watched: Watched):
     return watched.poll()
 
 
+@pytest.mark.slow
 def test_two_processes_train_on_a_core_each_and_one_writes(tmp_path):
     cores = sorted(os.sched_getaffinity(0))[:2]
     launch = Launch(parallel=DDP, waits_for_sampler=False, cores=(cores[0], cores[-1]))

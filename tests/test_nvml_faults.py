@@ -199,6 +199,7 @@ def records(folder: Path) -> dict[str, tuple[Record, Path]]:
     return found
 
 
+@pytest.mark.slow
 def test_a_run_whose_gpu_is_lost_ends_as_it_would_have(nvml_library, tmp_path):
     done = study(nvml_library, tmp_path, find_trace("gpu-lost"), "--filter", "sft-micro.full.s0")
     assert done.returncode == 0, done.stderr

@@ -150,6 +150,7 @@ found += [error(nvml.nvmlDeviceGetFanSpeed)]
     assert ask(GPU, program) == [[9, 0], [1, 1], 0, 3, 13]
 
 
+@pytest.mark.slow
 def test_a_driver_that_hangs_is_given_up_and_said(ask):
     """Where a call hangs whoever made it can't go on: it is not the one who asks for the list."""
     program = LIST.replace("list_gpus()", "list_gpus(answer_s=3)")

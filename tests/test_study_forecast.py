@@ -186,6 +186,7 @@ def test_a_forecast_that_cant_be_read_is_a_problem_of_the_study_and_no_more(
     assert (store.root / FILE).read_text() == content
 
 
+@pytest.mark.slow
 def test_a_report_shows_the_scorecard_and_data_json_has_it():
     study = replace(
         build_study(Plan(arms=1, seeds=(0, 1))),

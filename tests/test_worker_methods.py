@@ -152,6 +152,7 @@ def trained(folder, method, dtype, bf16):
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("dtype", "bf16", "master"),
     [

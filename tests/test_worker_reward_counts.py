@@ -81,6 +81,7 @@ def closed_journals():
         gc.collect()
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("closed_journals")
 def test_a_run_journals_its_counts_where_it_sampled(tmp_path):
     """For real: each generation is trained on twice, so every other step has none of its own."""
