@@ -20,6 +20,7 @@ from harness import text
 from harness.claim_sentence import has_claims
 from harness.claims import Finding
 from harness.findings import banners, finding_cautions, headline, pair_label, scale_of
+from harness.forecasts import Forecasts
 from harness.integrity import RewardIntegrity
 from harness.lenses import TRAINING, WHOLE_RUN
 from harness.provenance import commands, environment_of, environments, shareable
@@ -68,7 +69,10 @@ def data_json(view: StudyView, figures: Figures, generated_utc: str) -> bytes:
         "reward_integrity": integrity_data(view),
         "forecast": _forecast(view),
         "environments": known,
-        "runs": [{**_run(r), "environment_index": _place(r, known)} for r in view.every_run],
+        "runs": [
+            {**_run(r, view.forecasts), "environment_index": _place(r, known)}
+            for r in view.every_run
+        ],
         "figures": {
             pair: {"curves": asdict(curves), "memory": asdict(trace) if trace else None}
             for pair, (curves, trace) in figures.items()
@@ -148,16 +152,17 @@ def _parameters(view: StudyView) -> list[dict[str, Any]]:
     return rows
 
 
-def _run(run: RunView) -> dict[str, Any]:
+def _run(run: RunView, forecasts: Forecasts | None) -> dict[str, Any]:
     record = run.record
     result = record.result if record else None
+    parts = waterfall_of(run, forecasts)
     return {
         **run.planned.model_dump(),
         "status": record.status.value if record else None,
         "reason": record.reason if record else None,
         "attempts": [_attempt(a) for a in record.attempts] if record else [],
         "summary": run.summary.model_dump(mode="json") if run.summary else None,
-        "peak_parts": parts.model_dump(mode="json") if (parts := waterfall_of(run)) else None,
+        "peak_parts": parts.model_dump(mode="json") if parts else None,
         "sampler": record.sampler.model_dump(mode="json") if record and record.sampler else None,
         "result": result.model_dump(mode="json") if result else None,
         # A run of a grid differs from the arm's own in its rate and seed: said once.

@@ -255,7 +255,9 @@ def _size(size: int) -> str:
 def parts_tables(view: StudyView) -> tuple[Table, ...]:
     """Take the peak of every run that ended ok apart, part by part; nothing if none was read."""
     found = [
-        (run, parts) for run in view.runs if is_ok(run) and (parts := waterfall_of(run)) is not None
+        (run, parts)
+        for run in view.runs
+        if is_ok(run) and (parts := waterfall_of(run, view.forecasts)) is not None
     ]
     present = [name for name in PARTS if any(p.name == name for _, w in found for p in w.parts)]
     rows = []

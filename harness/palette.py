@@ -32,7 +32,10 @@ PART_COLORS = {
     "gradients": "#c07f95",
     "vLLM pool": "#86b187",
     "fragmentation": "#c3b7a2",
-    "activations and everything else in use": "#9c8bb5",
+    "activations, as forecast": "#9c8bb5",
+    "logits, as forecast": "#c2a5cf",
+    "temporaries and others, as forecast": "#b9bfae",
+    "activations and everything else in use": "#8f86a8",
 }
 # Light → dark, swapped by CSS on the SVG's own attributes; colours of phases and parts serve both.
 DARK = {

@@ -3,11 +3,12 @@
 Weights, gradients and optimizer state are counted: parameters times bytes of their dtype. A pool,
 what torch keeps beyond what is in use, and what stands beside torch are read off the lenses.
 Everything else is one part: activations, logits, buffers and temporaries follow one another within a
-step, and no lens tells them apart. A part is never larger than what is left of the peak, so counting
-too much can't make a sum that was not measured; a note says where that happened.
+step, and no lens tells them apart. Where the arm's step was traced (`forecasts`), that part is split in the
+proportions of the trace's highest moment, and its names say so. A part is never larger than what is left
+of the peak, so counting too much can't make a sum that was not measured; a note says where that happened.
 
 On a GPU the peak is NVML's, of the first process's GPU where there are several; on a CPU it is the
-growth of RSS. What this leaves out: a forecast by term (`estimate`).
+growth of RSS. What this leaves out: the forecast itself (`forecast`), and how far it was off (`scorecard`).
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from typing import Any
 from pydantic import Field
 
 from harness import text
+from harness.forecasts import Forecasts
 from harness.frozen import Count, Frozen
 from harness.lenses import (
     ALLOCATED,
@@ -39,9 +41,16 @@ BYTES = {"float32": 4, "float16": 2, "bfloat16": 2, "float64": 8}
 STATES = {"adamw_torch": 2, "adamw_torch_fused": 2, "adamw_hf": 2, "adagrad": 1, "sgd": 0}
 SHARDED = ("fsdp2", "zero3")
 REST = "activations and everything else in use"
+# The same, split as the arm's trace has it.
+ACTIVATIONS, LOGITS, OTHERS = (
+    "activations, as forecast", "logits, as forecast", "temporaries and others, as forecast",
+)  # fmt: skip
+SPLIT = {"activations": ACTIVATIONS, "logits": LOGITS}
+# Terms of a forecast that are parts of their own here.
+ELSEWHERE = ("weights", "adapter", "gradients", "optimizer")
 PARTS = (
     "held before the run", "other processes", "context and libraries", "weights", "reference model",
-    "optimizer state", "gradients", "vLLM pool", "fragmentation", REST,
+    "optimizer state", "gradients", "vLLM pool", "fragmentation", ACTIVATIONS, LOGITS, OTHERS, REST,
 )  # fmt: skip
 
 
@@ -62,8 +71,11 @@ class Waterfall(Frozen):
     notes: tuple[str, ...] = ()
 
 
-def waterfall_of(run: RunView) -> Waterfall | None:
-    """Take a run's peak in training apart; None if no lens that has one was read."""
+def waterfall_of(run: RunView, forecasts: Forecasts | None = None) -> Waterfall | None:
+    """Take a run's peak in training apart; None if no lens that has one was read.
+
+    forecasts: the study's, to split what no lens tells apart.
+    """
     result = run.record.result if run.record else None
     if run.summary is None or result is None:
         return None
@@ -85,7 +97,7 @@ def waterfall_of(run: RunView) -> Waterfall | None:
             )
         parts.append(Part(name=name, bytes=min(amount, left)))
         left -= min(amount, left)
-    parts.append(Part(name=REST, bytes=left))
+    parts += _split(left, _shares(run, forecasts, is_gpu=lens == DEVICE))
     return Waterfall(
         lens=lens,
         device=device if run.summary.device_statistics else None,
@@ -93,6 +105,32 @@ def waterfall_of(run: RunView) -> Waterfall | None:
         parts=tuple(part for part in parts if part.bytes),
         notes=tuple(notes),
     )
+
+
+def _shares(run: RunView, forecasts: Forecasts | None, *, is_gpu: bool) -> dict[str, int]:
+    """Return the trace's bytes of each part that no lens tells apart; empty without a trace."""
+    arm = forecasts.of(run.planned.pair, run.planned.arm) if forecasts else None
+    made = arm.forecast if arm else None
+    if arm is None or made is None or made.source != "traced" or is_gpu == (arm.device == "cpu"):
+        return {}
+    # On a GPU what the allocator holds beyond tensors is read off the lenses.
+    apart = (*ELSEWHERE, "allocator") if is_gpu else ELSEWHERE
+    shares: dict[str, int] = {}
+    for term in made.terms:
+        if term.name not in apart:
+            name = SPLIT.get(term.name, OTHERS)
+            shares[name] = shares.get(name, 0) + term.bytes
+    return shares
+
+
+def _split(left: int, shares: Mapping[str, int]) -> list[Part]:
+    """Split what is left of a peak in the proportions given; the last part takes the rounding."""
+    whole = sum(shares.values())
+    if not whole:
+        return [Part(name=REST, bytes=left)]
+    sizes = {name: left * shares.get(name, 0) // whole for name in (ACTIVATIONS, LOGITS)}
+    sizes[OTHERS] = left - sum(sizes.values())
+    return [Part(name=name, bytes=size) for name, size in sizes.items()]
 
 
 def _gpu_peak(run: RunView) -> tuple[str | None, int | None]:

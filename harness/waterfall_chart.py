@@ -16,7 +16,7 @@ from harness.chart_parts import finish
 from harness.lenses import LENS_NAMES, RSS
 from harness.palette import INK, PART_COLORS
 from harness.view import StudyView
-from harness.waterfall import PARTS, Waterfall, waterfall_of
+from harness.waterfall import OTHERS, PARTS, Waterfall, waterfall_of
 
 BAR, ROW = 22, 34  # height of a bar and of its row, pixels
 WIDE_ENOUGH = 0.11  # share of the longest bar that a size needs to stand inside its part
@@ -34,7 +34,7 @@ def peaks_of(view: StudyView, pair: str, seeds: Sequence[tuple[str, int]]) -> di
     for arm, seed in seeds:
         for run in view.runs:
             if (run.planned.pair, run.planned.arm, run.planned.seed) == (pair, arm, seed):
-                parts = waterfall_of(run)
+                parts = waterfall_of(run, view.forecasts)
                 if parts is not None:
                     found[arm] = parts
     lens = next((parts.lens for parts in found.values()), None)
@@ -67,10 +67,12 @@ def peak_caption(shown: Shown, seeds: Sequence[tuple[str, int]]) -> str:
         "reserved minus allocated, a peak each"
     )
     where = " of the first process's GPU" if any(s.device for s in shown.values()) else ""
-    return (
-        f"{title[0].upper()}{title[1:]}{where} in training, {seed}. {counted}{read}. The rest is not told "
-        "apart: activations, logits and temporaries follow one another within a step."
-    )
+    rest = "activations, logits and temporaries follow one another within a step: no lens tells them apart"
+    if any(part.name == OTHERS for parts in shown.values() for part in parts.parts):
+        rest += (
+            "; they are split in the proportions of the arm's traced forecast at its highest moment"
+        )
+    return f"{title[0].upper()}{title[1:]}{where} in training, {seed}. {counted}{read}. The rest: {rest}."
 
 
 def peak_spec(shown: Shown, *, has_hover: bool) -> dict[str, Any]:

@@ -8,9 +8,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from harness.activations import Term
+from harness.forecast import Forecast
+from harness.forecasts import ArmMemory, Forecasts
 from harness.record import Distributed, Generation, ParameterCounts
 from harness.summary import summarise
-from harness.waterfall import REST, waterfall_of
+from harness.waterfall import ACTIVATIONS, LOGITS, OTHERS, REST, waterfall_of
 from tests.gpu_study import ADAPTER, CONTEXT, GIB, RESERVED, WEIGHTS, Hardware, build_gpu_study
 from tests.study_factory import Plan, build_study
 
@@ -168,3 +171,42 @@ def test_parts_add_up_whatever_was_counted(total, trainable, pool, optim):
     run = changed(FULL, {"arguments": {"optim": optim}}, parameters=counts, generation=made)
     parts, _ = parts_of(run)
     assert all(size > 0 for size in parts.values())
+
+
+def forecast_of(device="NVIDIA H100", source="traced", **terms):
+    made = Forecast(
+        source=source,
+        terms=tuple(Term(name=n, bytes=b, note="") for n, b in terms.items()),
+        lenses=(),
+    )
+    arm = ArmMemory(pair="sft-micro", arm="full", device=device, forecast=made, why=None)
+    return Forecasts(made_utc="", harness_version="", libraries={}, arms=(arm,))
+
+
+def test_what_no_lens_tells_apart_is_split_as_the_arms_trace_has_it():
+    before, _ = parts_of(FULL)
+    made = forecast_of(
+        weights=9 * GIB, activations=6, logits=3, temporaries=2, workspaces=1, allocator=5 * GIB
+    )
+    found = waterfall_of(FULL, made)
+    assert sum(part.bytes for part in found.parts) == found.total_bytes
+    parts = {part.name: part.bytes for part in found.parts}
+    rest = before.pop(REST)
+    assert {name: parts[name] for name in before} == before
+    assert parts[ACTIVATIONS] == pytest.approx(rest / 2, abs=1)
+    assert parts[LOGITS] == pytest.approx(rest / 4, abs=1)
+    assert parts[OTHERS] == pytest.approx(rest / 4, abs=2)
+    assert REST not in parts
+
+
+@pytest.mark.parametrize(
+    "made",
+    [
+        None,
+        forecast_of(source="formulas", activations=6),
+        forecast_of(device="cpu", activations=6),
+        forecast_of(weights=9),
+    ],
+)
+def test_a_forecast_that_says_nothing_of_it_splits_nothing(made):
+    assert waterfall_of(FULL, made) == waterfall_of(FULL)

@@ -65,7 +65,7 @@ def test_the_caption_names_lens_seed_and_what_was_counted(gpus, where):
     assert list(shown) == ["full", "lora-r32"]
     assert where in said
     assert ", seed 7." in said
-    assert "not told apart" in said
+    assert "no lens tells them apart" in said
     assert ("first process's GPU" in said) == (gpus == 2)
 
 
