@@ -167,6 +167,13 @@ def test_what_the_driver_tells_another_process_arrives_whole(ask):
     assert here["gpus"][0]["mig_slices"][0]["processes"] == [{"pid": 78, "used_bytes": 30 * MIB}]
 
 
+def test_a_figure_rises_evenly_between_two_whole_numbers(ask):
+    ramp = "energy_mj 1000000..2000000 from 0 to 1e9\nused_mib 100..300 from -1e9 to 1e9\n"
+    sample, _, _ = reading(ask, "start 0\n" + GPU + ramp)
+    assert 1000 < sample["energy_j"] < 1500
+    assert 200 * MIB <= sample["nvml_device_bytes"] < 250 * MIB
+
+
 def test_without_a_script_there_is_no_driver(nvml_library):
     environment = variables(nvml_library, Path("/nowhere"))
     program = f"{LIST}; print(found.note)"
