@@ -158,6 +158,17 @@ def test_a_driver_that_hangs_is_given_up_and_said(ask):
     assert found["note"].startswith("no NVML: the GPU's driver gave no answer within 3 s")
 
 
+def test_an_environment_is_told_without_a_driver_that_hangs(ask):
+    program = "from harness.measure.environment import capture_environment; "
+    found = ask(
+        "slow.nvmlDeviceGetCount 600000\n" + GPU,
+        program + "found = capture_environment(answer_s=2)",
+    )
+    assert found["gpus"] == []
+    assert "gave no answer within 2 s" in found["gpu_note"]
+    assert found["packages"]["psutil"]
+
+
 def test_what_the_driver_tells_another_process_arrives_whole(ask):
     script = GPU + "process.77 400\nmig 1\nslice MIG-1111\ntotal_mib 10240\nprocess.78 30\n"
     here = ask(script, LIST.replace("list_gpus", "describe_gpus"))
