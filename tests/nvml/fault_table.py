@@ -112,7 +112,7 @@ def _verdict(run: RunView, healthy: RunView) -> str:
     compared = compare_memory({0: run.summary}, {0: healthy.summary}, [0])
     if not compared:
         return "none: no lens"
-    name = LENS_NAMES[compared[0].lens]  # type: ignore[index]
+    name = next(name for lens, name in LENS_NAMES.items() if lens == compared[0].lens)
     return f"refused ({name})" if compared[0].refused else f"allowed, by {name}"
 
 
