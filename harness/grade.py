@@ -59,12 +59,16 @@ def grade_run(watch: Watch) -> dict[str, MeasurementGrade]:
 
 def _lens_faults(watch: Watch, lens: str) -> list[Fault]:
     faults = step_faults(watch)
+    if (
+        lens in GPU_LENSES
+    ):  # before the gap that a lost device leaves: of equals the cause is said first
+        faults += device_faults(watch, lens)
     if lens in (*SAMPLED, ABOVE_IDLE):
         faults += pace_faults(watch, lens)
     if lens in (RSS, ABOVE_IDLE):  # growth above a baseline
         faults += baseline_faults(watch, lens)
     if lens in GPU_LENSES:
-        faults += [*device_faults(watch, lens), *disagreement(watch, lens)]
+        faults += disagreement(watch, lens)
     if lens in (DEVICE, ABOVE_IDLE):
         faults += foreign_faults(watch, lens)
     if lens in COUNTED:

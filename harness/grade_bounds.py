@@ -13,7 +13,8 @@ Grade = Literal["A", "B", "C", "D"]
 GRADES: tuple[Grade, ...] = ("A", "B", "C", "D")
 
 # --- Gaps. Training repeats itself, so a peak that one step hides is seen in another: a gap longer than
-# a step is a doubt, one of ten steps a large one; half of training unseen is no measurement.
+# a step is a doubt, one of ten steps a large one; half of training unseen is no measurement. Nor is one
+# that ended before training did, as a lost GPU's does, if more than a tenth was left.
 GAP_STEPS_C = 10.0
 GAP_SHARE_C, GAP_SHARE_D = 0.1, 0.5  # of the time from training's begin to its end
 FEWEST_SAMPLES_C, FEWEST_SAMPLES_D = 10, 2  # in training

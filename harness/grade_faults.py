@@ -35,6 +35,8 @@ from harness.memory_figures import ByPhase
 from harness.missed_peak import MissedPeak
 from harness.samples import PhaseRow, SamplerSummary
 
+GAP = "Longest gap between samples in training"
+
 
 class Fault(NamedTuple):
     """One thing that makes a figure worth less."""
@@ -126,13 +128,14 @@ def _gap_faults(watch: Watch, lens: str) -> list[Fault]:
     if inside < FEWEST_SAMPLES_D or not spans or gap is None:
         return [Fault("D", f"{_samples(inside)} in training: its peak was hardly looked for.")]
     share = gap / ((spans[-1][1] - spans[0][0]) / 1e9)
-    said = f"Longest gap between samples in training {text.duration(gap)}"
+    is_over = (spans[-1][1] - times[-1]) / 1e9 >= gap  # it was not read again
+    said = f"{'Not read in the last' if is_over else GAP} {text.duration(gap)}"
     if share > GAP_SHARE_D:
         return [Fault("D", f"{said}, {text.percent(share)} of training.")]
     if inside < FEWEST_SAMPLES_C:
         return [Fault("C", f"Only {_samples(inside).lower()} in training.")]
     if share > GAP_SHARE_C:
-        return [Fault("C", f"{said}, {text.percent(share)} of training.")]
+        return [Fault("D" if is_over else "C", f"{said}, {text.percent(share)} of training.")]
     if watch.step_s and gap > watch.step_s:
         steps = gap / watch.step_s
         what = f"{said}, as long as {text.number(steps, 2)} steps."

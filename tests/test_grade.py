@@ -107,6 +107,18 @@ def test_a_gap_is_held_against_the_step_and_all_of_training(gap, grade, said):
     assert said in got[1]
 
 
+@pytest.mark.parametrize(
+    ("until_s", "grade", "said"), [(9, "D", "the last 3.0 s, 30% of"), (11.5, "B", "")]
+)
+def test_a_reading_that_ended_before_training_did_is_graded_as_that_of_a_lost_gpu(
+    until_s, grade, said
+):
+    memory = gpu([t for t in SECONDS if t <= until_s], nvml_device_bytes=21 * GIB, **GOOD)
+    got = graded("nvml-device", memory=memory, phases=uncounted(*PHASES), step_s=0.4)
+    assert got[0] == grade
+    assert said in got[1]
+
+
 def test_a_gap_longer_than_ten_steps_is_a_large_doubt():
     assert graded("nvml-device", step_s=0.005, phases=uncounted(*PHASES))[0] == "C"
     assert graded("nvml-device", step_s=0.05, phases=uncounted(*PHASES))[0] == "B"

@@ -166,3 +166,14 @@ def test_a_sampler_that_failed_was_not_held_by_a_driver(tmp_path):
     note = sealed_summary(tmp_path).notes[-1]
     assert "failed after 0.0 s, and sampler.log says how" in note
     assert "driver" not in note
+
+
+@pytest.mark.parametrize(("log", "how"), [("", "gave no answer"), ("Traceback", "failed")])
+def test_a_sampler_that_never_sampled_says_that_nothing_was_measured(tmp_path, log, how):
+    (tmp_path / SO_FAR).write_text(json.dumps(TOLD | {"samples": 0, "lenses": [], "notes": []}))
+    (tmp_path / "sampler.log").write_text(log)
+    summary = sealed_summary(tmp_path)
+    assert (summary.samples, summary.lenses, summary.achieved_hz) == (0, (), None)
+    [note] = summary.notes
+    assert f"{how} before its first sample" in note
+    assert note.endswith("no memory was measured, and the run went on")

@@ -159,6 +159,17 @@ def test_a_driver_that_hangs_is_given_up_and_said(ask):
     assert found["note"].startswith("no NVML: the GPU's driver gave no answer within 3 s")
 
 
+def test_an_environment_is_told_without_a_driver_that_hangs(ask):
+    program = "from harness.measure.environment import capture_environment; "
+    found = ask(
+        "slow.nvmlDeviceGetCount 600000\n" + GPU,
+        program + "found = capture_environment(answer_s=2)",
+    )
+    assert found["gpus"] == []
+    assert "gave no answer within 2 s" in found["gpu_note"]
+    assert found["packages"]["psutil"]
+
+
 def test_what_the_driver_tells_another_process_arrives_whole(ask):
     script = GPU + "process.77 400\nmig 1\nslice MIG-1111\ntotal_mib 10240\nprocess.78 30\n"
     here = ask(script, LIST.replace("list_gpus", "describe_gpus"))
@@ -166,6 +177,13 @@ def test_what_the_driver_tells_another_process_arrives_whole(ask):
     program = "from harness.measure.gpus import describe_gpus, list_gpus; "
     assert ask(script, program + "found = list_gpus() == describe_gpus()") is True
     assert here["gpus"][0]["mig_slices"][0]["processes"] == [{"pid": 78, "used_bytes": 30 * MIB}]
+
+
+def test_a_figure_rises_evenly_between_two_whole_numbers(ask):
+    ramp = "energy_mj 1000000..2000000 from 0 to 1e9\nused_mib 100..300 from -1e9 to 1e9\n"
+    sample, _, _ = reading(ask, "start 0\n" + GPU + ramp)
+    assert 1000 < sample["energy_j"] < 1500
+    assert 200 * MIB <= sample["nvml_device_bytes"] < 250 * MIB
 
 
 def test_without_a_script_there_is_no_driver(nvml_library):

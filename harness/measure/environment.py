@@ -22,7 +22,7 @@ import psutil
 import harness
 from harness.installed import is_hidden
 from harness.measure.container import container_signs
-from harness.measure.gpus import Gpu, list_gpus
+from harness.measure.gpus import ANSWER_S, Gpu, list_gpus
 
 FORMAT = 1
 # What can change training, memory or speed; a package that is absent is null.
@@ -46,15 +46,18 @@ _PASSING = frozenset({"processes", "used_bytes", "free_bytes", "ecc_uncorrected"
 
 
 def capture_environment(
-    gpus: Sequence[Gpu] | None = None, environ: Mapping[str, str] | None = None
+    gpus: Sequence[Gpu] | None = None,
+    environ: Mapping[str, str] | None = None,
+    answer_s: float = ANSWER_S,
 ) -> dict[str, Any]:
     """Describe this machine and installation. `gpus` and `environ` default to what is here.
 
     Takes some tenths of a second: capture once per study and write the same value into attempts.
+    `answer_s` is for how long a GPU's driver that hangs is waited for.
     """
     note = None
     if gpus is None:
-        listed = list_gpus()
+        listed = list_gpus(answer_s)
         gpus, note = listed.gpus, listed.note
     return {
         "format": FORMAT,

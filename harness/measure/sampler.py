@@ -63,6 +63,10 @@ class Sampling:
     _told_ns: int = 0  # when the summary so far was written, and how many strangers it tells of
     _strangers: int = 0
 
+    def announce(self) -> None:
+        """Leave a summary of nothing yet, before a driver is asked: it may never answer."""
+        self._write_so_far(time.monotonic_ns())
+
     def run(self) -> None:
         """Sample until the target is gone or a stop is asked for."""
         spool = Spool(self.attempt / SPOOL)
@@ -272,6 +276,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     is_stopped = stop_flag(options.parent)
     sources: list[Source] = []
     notes: list[str] = []
+    pacer = Pacer(options.hz, share)
+    sampling = Sampling(sources, options.out, pacer, is_stopped, options.hz, notes)
+    sampling.announce()
     try:
         tree = ProcessTree(options.pid)
         sources.append(RssSource(tree))
@@ -281,8 +288,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         sources += [NvmlSource(nvml, gpu, tree.owns, share=each) for gpu in options.gpu if nvml]
     except TargetGone:
         notes.append("the worker had ended before the first sample")
-    pacer = Pacer(options.hz, share)
-    sampling = Sampling(sources, options.out, pacer, is_stopped, options.hz, notes)
     if sources:
         sampling.run()
     sampling.finish()

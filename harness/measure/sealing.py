@@ -109,13 +109,14 @@ def _finish(told: dict[str, Any], samples: pd.DataFrame, *, has_failed: bool) ->
     }
     gpus = samples.loc[samples["nvml_device_bytes"].notna(), "device"].unique()
     until_s = (pace.last_ns - pace.first_ns) / 1e9
+    when = f"after {until_s:.1f} s" if pace.samples else "before its first sample"
     how = (
-        f"failed after {until_s:.1f} s, and {LOG} says how"
+        f"failed {when}, and {LOG} says how"
         if has_failed
-        else f"gave no answer after {until_s:.1f} s and was ended: a call into the GPU's driver hung, or "
-        "it was killed"
+        else f"gave no answer {when} and was ended: a call into the GPU's driver hung, or it was killed"
     )
-    note = f"the sampler {how}; what was read until then is kept, and the run went on"
+    kept = "what was read until then is kept" if pace.samples else "no memory was measured"
+    note = f"the sampler {how}; {kept}, and the run went on"
     return told | {
         "achieved_hz": pace.achieved_hz,
         "longest_gap_s": pace.longest_gap_ns / 1e9 if pace.samples > 1 else None,

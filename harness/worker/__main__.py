@@ -23,6 +23,7 @@ from harness.errors import ConfigError, MachineError
 from harness.files import write_atomically
 from harness.launch import Launch
 from harness.measure.environment import capture_environment
+from harness.measure.gpus import ANSWER_S
 from harness.record import Result, Status
 from harness.spec import RunSpec
 from harness.worker.confine import confine
@@ -31,6 +32,8 @@ from harness.worker.ranks import Rank, leave_word, rank_of
 from harness.worker.trl_versions import check_pairing
 
 SAMPLER_PATIENCE_S = 10.0
+# For the list of GPUs of a run that uses none, where their driver hangs.
+UNUSED_ANSWER_S = 10.0
 
 
 # What trains a run: its spec, the conditions it runs under, the attempt's folder, how far it has come.
@@ -51,7 +54,8 @@ def run_attempt(attempt: Path, is_warm: bool = False, train: Train | None = None
     notes = _wait_for_sampler(attempt) if launch.waits_for_sampler else []
     if not rank.is_first:
         return _follow(rank, attempt, lambda progress: train(spec, launch, attempt, progress))
-    environment = json.dumps(capture_environment(), indent=1).encode()
+    answer_s = ANSWER_S if launch.gpus else UNUSED_ANSWER_S
+    environment = json.dumps(capture_environment(answer_s=answer_s), indent=1).encode()
     write_atomically(attempt / "environment.json", environment)
     result = conclude(lambda progress: train(spec, launch, attempt, progress))
     result = result.model_copy(update={"started_warm": is_warm, "notes": (*notes, *result.notes)})

@@ -108,8 +108,11 @@ static int read_fact(char *line, struct fact *fact)
         return 0;
     if (fact->every_s > 0 && fact->to_s == NEVER)
         fact->to_s = fact->from_s + fact->every_s;
-    if (sscanf(fact->value, "%lf..%lf", &fact->low, &fact->high) != 2)
-        fact->low = fact->high = strtod(fact->value, NULL);
+    /* Not by one format: a number may end in a point, and would take the first of the two. */
+    const char *dots = strstr(fact->value, "..");
+    fact->low = fact->high = strtod(fact->value, NULL);
+    if (dots)
+        fact->high = strtod(dots + 2, NULL);
     return 1;
 }
 
