@@ -39,6 +39,7 @@ def assert_lost_in_mid_training(row: dict[str, str]) -> None:
     assert said in row["What the user reads"]
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("nvml_library")  # skips without a compiler
 def test_a_lost_gpu_has_its_row_and_a_run_that_ends_otherwise_fails_the_table(tmp_path):
     modes = json.dumps({"sft-steps.lora.s2": "crash"})
