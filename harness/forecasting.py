@@ -155,6 +155,7 @@ def _forecast(
 ) -> tuple[Forecast, dict[str, str] | None]:
     """Forecast a run on its GPU, and say which classes of GPUs hold it; None where that can't be said."""
     from harness.arm_forecast import beside_training
+    from harness.estimate import pool_problem
     from harness.forecast import fit, forecast_on_cpu, forecast_training
     from harness.gpu_classes import is_hopper
 
@@ -172,11 +173,15 @@ def _forecast(
             beyond_torch=card.bare_context_bytes.value,
         )
 
-    def made(size: int) -> Forecast:
-        return beside_training(spec, facts, load, step, size)
+    def fits_in(word: str, size: int) -> str:
+        if pool_problem(facts, load, size):  # a share of it does not hold what vLLM needs
+            return "no"
+        return fit(beside_training(spec, facts, load, step, size), {word: size})[word]
 
-    whole = made(rates.memory_bytes.value)
+    size = rates.memory_bytes.value
+    whole, problem = beside_training(spec, facts, load, step, size), pool_problem(facts, load, size)
+    notes = (*whole.notes, *run.notes, *([f"on {gpu}: {problem}"] if problem else []))
     fits = None
     if run.is_whole and run.device == "cuda":
-        fits = {word: fit(made(size), {word: size})[word] for word, size in classes.items()}
-    return whole.model_copy(update={"notes": (*whole.notes, *run.notes)}), fits
+        fits = {word: fits_in(word, size) for word, size in classes.items()}
+    return whole.model_copy(update={"notes": notes}), fits

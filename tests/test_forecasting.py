@@ -124,6 +124,15 @@ def test_a_pool_is_a_share_of_each_card_that_a_run_is_tried_on(answered):
     assert line["fits"]["141 GB"] == "yes"
 
 
+def test_a_share_of_a_card_that_does_not_hold_vllms_own_weights_is_no_fit(answered):
+    """3B weights in bfloat16 are 6 GiB; 0.1 of an L40S is 4.5, of an H200 13."""
+    (line,) = lines_of(
+        typed(answered(GRPO + ", sampling: {by: vllm, share: 0.1}, gpu: L40S 48GB}"), "--json")
+    )
+    assert (line["fits"]["48 GB"], line["fits"]["141 GB"]) == ("no", "yes")
+    assert line["notes"][0].startswith("on L40S 48GB: vLLM's pool of")
+
+
 @pytest.mark.slow
 def test_a_run_that_cant_be_traced_has_a_line_too(answered):
     path = answered("{model: smollm2, batch: 2, length: {longest: 64}}")
