@@ -40,9 +40,9 @@ def scorecard_sentence(view: StudyView) -> str:
     sums = by_lens(rows)
     counted = compared(view)
     said = [_counted(counted), *_full(counted), *(_said(each) for each in sums)]
-    untold = [arm for arm in kept.arms if arm.forecast is None]
+    untold = {(arm.pair, arm.arm): arm for arm in kept.arms if arm.forecast is None}
     if untold:
-        first = untold[0]
+        first = next(iter(untold.values()))
         arms = text.plural(len(untold), "arm")
         said.append(f"Not forecast: {arms} ({first.pair}.{first.arm}: {first.why}).")
     formulas = len({(row.pair, row.arm) for row in rows if row.source == "formulas"})

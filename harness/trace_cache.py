@@ -26,9 +26,6 @@ RECIPE = 2  # counts up when the same subject gets another trace
 LIBRARIES = ("torch", "transformers", "trl", "peft")
 Progress = Callable[[int, int], None]
 COMMAND = (sys.executable, "-m", MODULE)
-# Rounds of processes in a row that trace nothing: after those it is no question's fault.
-MOST_FRUITLESS = 2
-UNWANTED = "the forecast was ended before it came to this step"
 
 
 def can_trace() -> bool:
@@ -44,7 +41,6 @@ def traces(
 ) -> list[Trace | str]:
     """Return a trace for each question, or one sentence that says why there is none.
 
-    A question that ends its process is answered with its last words, and others are started for the rest.
     Once `is_wanted` says no, what is left is given up within a second.
     """
     found: dict[str, Trace | str] = {}
@@ -54,20 +50,17 @@ def traces(
         if kept is not None:
             found[key] = kept
     missing = {k: q for k, q in zip(keys, questions, strict=True) if k not in found}
-    why, fruitless = "", 0
-    while missing and fruitless < MOST_FRUITLESS and is_wanted():
-        names, has_traced = list(missing), False
-        with Tracers(list(missing.values()), is_wanted, command) as tracers:
-            for place, answer in tracers.answers():
-                found[names[place]] = answer
-                del missing[names[place]]
-                if progress is not None:
-                    progress(len(found), len(set(keys)))
-                if isinstance(answer, Trace):
-                    _keep(names[place], answer)
-                    has_traced = True
-        why, fruitless = tracers.why, 0 if has_traced else fruitless + 1
-    return [found.get(key, why or UNWANTED) for key in keys]
+    if not missing:
+        return [found[key] for key in keys]
+    names = list(missing)
+    with Tracers(list(missing.values()), is_wanted, command) as tracers:
+        for place, answer in tracers.answers():
+            found[names[place]] = answer
+            if progress is not None:
+                progress(len(found), len(set(keys)))
+            if isinstance(answer, Trace):
+                _keep(names[place], answer)
+    return [found.get(key, tracers.why) for key in keys]
 
 
 def _key(subject: Subject, length: int) -> str:
