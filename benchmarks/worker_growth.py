@@ -60,7 +60,7 @@ def measure(folder: Path) -> tuple[RunView, ...]:
 
 
 def grown(run: RunView) -> dict[str, int]:
-    """Bytes above the worker before it loads: as each phase before training ends, and as training begins."""
+    """Bytes above the worker before it loads: as each phase ends, and as training begins."""
     result = run.record.result if run.record else None
     base = run.summary.baseline_bytes[RSS] if run.summary else None
     if result is None or result.parameters is None or base is None:
