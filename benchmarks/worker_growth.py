@@ -67,7 +67,7 @@ def grown(run: RunView) -> dict[str, int]:
         sys.exit(f"{run.planned.cell} did not end ok")
     begin_ns = min(phase.begin_ns for phase in run.phases if phase.phase == "train")
     taken = base + WEIGHT_BYTES * result.parameters.total
-    ends = {
+    ends: dict[str, int] = {
         p.phase: p.rss_bytes - taken for p in run.phases if p.end_ns <= begin_ns and p.rss_bytes
     }
     host = run.memory[run.memory["device"] == HOST]
