@@ -195,6 +195,13 @@ def training_on_cpu(spec: RunSpec, answer: Trace | str, card: RateCard) -> Forec
     return _with_terms(step, beside, 0)
 
 
+def beside_training(
+    spec: RunSpec, facts: ModelFacts, load: Workload, step: Forecast, gpu_bytes: int
+) -> Forecast:
+    """Add to a forecast of a training step what stands beside it while the run trains."""
+    return _with_others(spec, facts, load, step, gpu_bytes, has_evaluation=False)
+
+
 def _with_others(
     spec: RunSpec,
     facts: ModelFacts,

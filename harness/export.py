@@ -28,7 +28,7 @@ from harness.record import Attempt
 from harness.report_tables import arm_parameters, arms_of, cell
 from harness.reward_tables import integrity_data
 from harness.scorecard import by_lens
-from harness.scorecard_tables import scores
+from harness.scorecard_tables import compared, scores
 from harness.series import Curves
 from harness.summary import RunSummary
 from harness.traces import MemoryTrace
@@ -132,6 +132,7 @@ def _forecast(view: StudyView) -> dict[str, Any] | None:
     rows = scores(view)
     return {
         **kept.model_dump(mode="json"),
+        "compared": compared(view).model_dump(mode="json"),
         "scorecard": [
             {
                 **row.model_dump(mode="json"),

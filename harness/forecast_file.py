@@ -7,18 +7,22 @@ others measured. `tests/data/forecast-public.yaml` is one.
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import Field, ValidationError
+from pydantic import Field, ValidationError, model_validator
 
 from harness.catalog import MODELS, ModelFacts
 from harness.errors import ConfigError, did_you_mean
 from harness.forecast import Rows
 from harness.frozen import Frozen, Name, PositiveInt
 from harness.matrix_file import explain, keep_plain, place, read_yaml
-from harness.settings import Precision
+from harness.rates import RateCard
+from harness.settings import DatasetSpec, Evaluation, Lora, Model, Precision
+from harness.spec import RunSpec
 from harness.subject import Adapter, Device, Loop, Subject
+from harness.workload import Pool, Workload
 
 
 class Measured(Frozen):
@@ -27,6 +31,34 @@ class Measured(Frozen):
     gib: Annotated[float, Field(gt=0)] = Field(description="highest value of the lens, in GiB")
     lens: Literal["torch-reserved", "torch-allocated", "nvml-device", "rss"] = "torch-reserved"
     source: str = Field("", description="who measured it, and where it stands")
+
+
+class Sampling(Frozen):
+    """What samples the completions of a GRPO run, and the memory that this takes beside the step."""
+
+    by: Literal["vllm", "transformers", "server"] = Field(
+        description="vllm: in the same process, with a share of the card; server: on other GPUs"
+    )
+    share: Annotated[float, Field(gt=0, le=1)] | None = Field(
+        None, description="of the card that vLLM takes (vllm_gpu_memory_utilization)"
+    )
+    sleeps: bool = Field(
+        False, description="vLLM gives its share back while training (vllm_enable_sleep_mode)"
+    )
+    completions: PositiveInt | None = Field(
+        None,
+        description="that transformers samples at once; null: those of an optimizer step, as in TRL",
+    )
+
+    @model_validator(mode="after")
+    def _fields_are_of_the_engine(self) -> Self:
+        if (self.by == "vllm") != (self.share is not None):
+            raise ValueError("expected a share with by: vllm, and with nothing else")
+        if self.sleeps and self.by != "vllm":
+            raise ValueError("only by: vllm sleeps; leave sleeps out")
+        if self.completions is not None and self.by != "transformers":
+            raise ValueError("completions are of by: transformers; leave them out")
+        return self
 
 
 class AskedRun(Frozen):
@@ -53,25 +85,75 @@ class AskedRun(Frozen):
     empties_cache_every: Annotated[int, Field(ge=0)] = Field(
         0, description="steps between calls of empty_cache(); 0: never"
     )
+    beta: Annotated[float, Field(ge=0)] = Field(
+        0.0, description="of GRPO, TRL's default; above 0 full fine-tuning holds a reference model"
+    )
+    sampling: Sampling | None = Field(
+        None, description="of GRPO; absent: the training step alone is forecast, and said to be"
+    )
     gpu: str | None = Field(
         None, description="a GPU of the rate card; absent is the card's default"
     )
     device: Device = "cuda"
     measured: Measured | None = None
 
+    @model_validator(mode="after")
+    def _fields_go_together(self) -> Self:
+        rows, is_cpu, is_grpo = self.length, self.device == "cpu", self.loop == "grpo"
+        has_vllm = self.sampling is not None and self.sampling.by == "vllm"
+        problems = (
+            (
+                rows.longest < 2,
+                "length.longest: expected 2 or more: of a row of one token nothing is learned",
+            ),
+            (
+                rows.mean is not None and rows.mean > rows.longest,
+                "length.mean: expected no more than length.longest",
+            ),
+            (
+                rows.mean is None and rows.sorted_batches is not None,
+                "length.sorted_batches: rows of one length have no order; add length.mean",
+            ),
+            (
+                not is_grpo and (self.beta > 0 or self.sampling is not None),
+                "beta and sampling are of loop: grpo; leave them out",
+            ),
+            (
+                is_cpu and (self.gpu is not None or self.empties_cache_every > 0),
+                "gpu and empties_cache_every are of a GPU, and device is cpu; leave them out",
+            ),
+            (is_cpu and has_vllm, "sampling: by: vllm is of a GPU, and device is cpu"),
+        )
+        found = [said for is_wrong, said in problems if is_wrong]
+        if found:
+            raise ValueError("; ".join(found))
+        return self
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether all that the run holds while it trains is known, and not its training step alone."""
+        return self.loop != "grpo" or self.sampling is not None
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What a reader must know of the forecast."""
+        found = []
+        if not self.is_whole:
+            found.append(
+                "the training step alone: what samples the completions is not given, so no GPU is said to "
+                "hold the run; add sampling: {by: vllm, share: 0.3}, transformers or server"
+            )
+        if self.device == "cpu" and self.length.mean is not None:
+            found.append("on a CPU every row counts as the longest; length.mean is not used")
+        return tuple(found)
+
     def subject(self, where: str) -> Subject:
         """Say what the run's step is made of.
 
         Raises: ConfigError for a model that the catalog does not have.
         """
-        facts = MODELS.get(self.model) if isinstance(self.model, str) else self.model
-        if facts is None:
-            raise ConfigError(
-                f"{where}: model: {self.model!r} is not in the catalog"
-                f"{did_you_mean(str(self.model), MODELS)}; expected one of {', '.join(MODELS)}, or a shape"
-            )
         return Subject(
-            facts=facts,
+            facts=self.facts(where),
             dtype=self.dtype,
             adapter=self.lora,
             loop=self.loop,
@@ -83,6 +165,68 @@ class AskedRun(Frozen):
             scored_share=self.scored_share,
             keeps_gradients=self.keeps_gradients,
             device=self.device,
+            has_reference=self.beta > 0 and self.lora is None,
+        )
+
+    def facts(self, where: str) -> ModelFacts:
+        """Return the model's shape.
+
+        Raises: ConfigError for a model that the catalog does not have.
+        """
+        facts = MODELS.get(self.model) if isinstance(self.model, str) else self.model
+        if facts is None:
+            raise ConfigError(
+                f"{where}: model: {self.model!r} is not in the catalog"
+                f"{did_you_mean(str(self.model), MODELS)}; expected one of {', '.join(MODELS)}, or a shape"
+            )
+        return facts
+
+    def workload(self) -> Workload:
+        """Say what the run asks of its GPU, in the words of a matrix's runs."""
+        sampling, longest = self.sampling, self.length.longest
+        pool = None
+        if sampling is not None and sampling.share is not None:
+            pool = Pool(sampling.share, tensor_parallel=1, sleeps=sampling.sleeps, longest=None)
+        generates = 0
+        if sampling is not None and sampling.by == "transformers":
+            generates = sampling.completions or self.batch * self.accumulation
+        return Workload(
+            processes=1,
+            strategy=None,
+            batch=self.batch,
+            accumulation=self.accumulation,
+            length=longest,
+            scored=max(1, round(longest * self.scored_share)),
+            mean_length=self.length.mean or longest,
+            mean_completion=0,
+            weight_bytes=4 if self.dtype == "float32" else 2,
+            has_autocast=self.has_autocast,
+            has_checkpointing=self.has_checkpointing,
+            optim=self.optim,
+            pool=pool,
+            generates=generates,
+            steps=None,
+            rows=None,
+        )
+
+    def spec(self, name: str) -> RunSpec:
+        """Return the run as one of a matrix, as far as what stands beside a step asks; it has no rows."""
+        lora = self.lora
+        adapter = None
+        if lora is not None:
+            adapter = Lora(r=lora.r, lora_alpha=lora.lora_alpha, target_modules=lora.target_modules)
+        return RunSpec(
+            pair=name,
+            arm=name,
+            seed=0,
+            task="grpo" if self.loop == "grpo" else "sft",
+            method="full" if lora is None else "lora",
+            model=Model(source="a file of runs", dtype=self.dtype),
+            dataset=DatasetSpec(name="none", train_rows=1, test_rows=1),
+            reward=None,
+            lora=adapter,
+            trainer={},
+            evaluation=Evaluation(),
         )
 
 
@@ -91,6 +235,27 @@ class ForecastFile(Frozen):
 
     format: Literal[1]
     runs: dict[Name, AskedRun] = Field(min_length=1)
+
+
+def check_names(runs: Mapping[str, AskedRun], card: RateCard, file: str) -> None:
+    """Look up what the runs name: models in the catalog, GPUs on the rate card.
+
+    Raises: ConfigError listing every name that is unknown.
+    """
+    problems: list[str] = []
+    for name, run in runs.items():
+        try:
+            run.facts(f"{file}: {name}")
+        except ConfigError as error:
+            problems += error.problems
+        if run.gpu is not None and run.gpu not in card.gpus:
+            problems.append(
+                f"{file}: {name}: gpu: {run.gpu!r} is not on the rate card"
+                f"{did_you_mean(run.gpu, card.gpus)}; expected one of {', '.join(map(repr, card.gpus))}, "
+                "or a card that has it with --rate-card FILE"
+            )
+    if problems:
+        raise ConfigError(*problems)
 
 
 def load_forecast_file(path: Path) -> ForecastFile:

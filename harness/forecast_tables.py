@@ -8,15 +8,17 @@ from typing import Any
 from rich.text import Text
 
 from harness.arm_forecast import ArmForecast
-from harness.forecast import Forecast, fit, smallest, told
+from harness.forecast import Forecast, smallest, told
 from harness.forecast_file import AskedRun
 from harness.plan_tables import shown_gib
 from harness.terminal import answer_console, plain_table
 from harness.text import harmless
 
 
-def print_forecast(name: str, run: AskedRun, made: Forecast, classes: Mapping[str, int]) -> None:
-    """Print one run's forecast."""
+def print_forecast(
+    name: str, run: AskedRun, made: Forecast, fits: Mapping[str, str] | None
+) -> None:
+    """Print one run's forecast; no GPU that fits where `fits` is None."""
     out = answer_console()
     out.print(Text(harmless(f"{name}: {_headline(run)}"), style="bold"))
     table = plain_table("  term", "GiB", "what")
@@ -26,11 +28,12 @@ def print_forecast(name: str, run: AskedRun, made: Forecast, classes: Mapping[st
     out.print(table)
     for estimate in made.lenses:
         out.print(Text(f"  {estimate.lens}: {told(estimate)}"))
-    if run.device == "cuda":
-        fits = fit(made, classes)
+    if fits is not None:
         sure, perhaps = smallest(fits), smallest(fits, ("yes", "perhaps"))
         also = f"; perhaps {perhaps}" if perhaps not in (None, sure) else ""
         out.print(Text(f"  smallest GPU that fits: {sure or 'none of these classes'}{also}"))
+    for note in made.notes:
+        out.print(Text(harmless(f"  note: {note}")))
     if run.measured is not None:
         out.print(Text(f"  {_judged(run, made)}"))
     out.print()
@@ -67,16 +70,20 @@ def print_arms(arms: Sequence[ArmForecast]) -> None:
     for arm in arms:
         if arm.why:
             out.print(Text(harmless(f"{arm.pair}.{arm.arm} is not traced: {arm.why}")))
+        for note in arm.forecast.notes if arm.forecast else ():
+            out.print(Text(harmless(f"{arm.pair}.{arm.arm}: {note}")))
 
 
-def printed(name: str, run: AskedRun, made: Forecast, classes: Mapping[str, int]) -> dict[str, Any]:
+def printed(
+    name: str, run: AskedRun, made: Forecast, fits: Mapping[str, str] | None
+) -> dict[str, Any]:
     """Return one run's forecast as data."""
     measured = None if run.measured is None else round(run.measured.gib * 2**30)
     estimate = None if run.measured is None else made.lens(run.measured.lens)
     return {
         "run": name,
         **made.model_dump(mode="json"),
-        "fits": fit(made, classes) if run.device == "cuda" else None,
+        "fits": fits,
         "measured_bytes": measured,
         "measured_lens": run.measured.lens if run.measured else None,
         "ratio": estimate.bytes / measured if estimate and measured else None,

@@ -6,8 +6,9 @@ With `--study`, that of the arms of a study that has trained, kept beside it for
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
@@ -16,6 +17,8 @@ from harness.options import JSON
 if TYPE_CHECKING:
     from harness.forecast import Forecast
     from harness.forecast_file import AskedRun
+    from harness.memory_trace import Trace
+    from harness.rates import RateCard
     from harness.view import StudyView
 
 EXAMPLES = """\b
@@ -46,7 +49,8 @@ def forecast(file: Path | None, study: Path | None, rate_card: Path | None, is_j
     """Forecast the peak memory of the runs in FILE, or of a study's arms, by term, with an interval.
 
     A run's training step is traced through the libraries' own code on tensors without memory, and
-    replayed through torch's caching allocator. Needs torch installed, no GPU and no weights.
+    replayed through torch's caching allocator. Of GRPO the file says what samples the completions, or the
+    step alone is forecast. Needs torch installed, no GPU and no weights.
     """
     from harness.errors import ConfigError
 
@@ -112,47 +116,72 @@ def _print_scorecard(view: StudyView) -> None:
 def _forecast_file(file: Path, rate_card: Path | None, is_json: bool) -> int:
     """Forecast the runs of a file."""
     from harness.errors import ConfigError
-    from harness.forecast_file import load_forecast_file
+    from harness.forecast_file import check_names, load_forecast_file
     from harness.forecast_tables import print_forecast, printed
-    from harness.gpu_classes import classes, is_hopper
+    from harness.gpu_classes import classes
     from harness.rates import load_rates
     from harness.terminal import complain
     from harness.trace_cache import can_trace, traces
 
     asked = load_forecast_file(file).runs
     card = load_rates(rate_card)
-    gpus = {name: card.gpu(run.gpu)[0] for name, run in asked.items()}
-    subjects = {name: run.subject(f"{file.name}: {name}") for name, run in asked.items()}
+    check_names(asked, card, file.name)
     if not can_trace():
         raise ConfigError(
             "torch, transformers, trl and peft are not all installed: nothing can be traced"
         )
-    questions = [(subjects[name], run.length.longest) for name, run in asked.items()]
+    questions = [
+        (run.subject(f"{file.name}: {name}"), run.length.longest) for name, run in asked.items()
+    ]
     found = traces(questions, lambda done, of: complain(f"traced {done} of {of}"))
     failed = 0
     for (name, run), trace in zip(asked.items(), found, strict=True):
         if isinstance(trace, str):
             complain(f"{name}: {trace}")
+            if is_json:
+                click.echo(json.dumps({"run": name, "error": trace}))
             failed += 1
             continue
-        made = _forecast(run, trace, card, is_hopper(gpus[name]))
+        made, fits = _forecast(name, run, trace, card, classes(card))
         if is_json:
-            click.echo(json.dumps(printed(name, run, made, classes(card))))
+            click.echo(json.dumps(printed(name, run, made, fits)))
         else:
-            print_forecast(name, run, made, classes(card))
+            print_forecast(name, run, made, fits)
     return ConfigError.exit_code if failed else 0
 
 
-def _forecast(run: AskedRun, trace: Any, card: Any, is_hopper: bool) -> Forecast:
-    from harness.forecast import forecast_on_cpu, forecast_training
+def _forecast(
+    name: str, run: AskedRun, trace: Trace, card: RateCard, classes: Mapping[str, int]
+) -> tuple[Forecast, dict[str, str] | None]:
+    """Forecast a run on its GPU, and say which classes of GPUs hold it; None where that can't be said."""
+    from harness.arm_forecast import beside_training
+    from harness.estimate import pool_problem
+    from harness.forecast import fit, forecast_on_cpu, forecast_training
+    from harness.gpu_classes import is_hopper
 
+    facts, load, spec = run.facts(name), run.workload(), run.spec(name)
+    gpu, rates = card.gpu(run.gpu)
     if run.device == "cpu":
-        return forecast_on_cpu(trace, run.length.longest)
-    return forecast_training(
-        trace,
-        run.length,
-        batch=run.batch,
-        is_hopper=is_hopper,
-        empties_every=run.empties_cache_every,
-        beyond_torch=card.bare_context_bytes.value,
-    )
+        step = forecast_on_cpu(trace, run.length.longest)
+    else:
+        step = forecast_training(
+            trace,
+            run.length,
+            batch=run.batch,
+            is_hopper=is_hopper(gpu),
+            empties_every=run.empties_cache_every,
+            beyond_torch=card.bare_context_bytes.value,
+        )
+
+    def fits_in(word: str, size: int) -> str:
+        if pool_problem(facts, load, size):  # a share of it does not hold what vLLM needs
+            return "no"
+        return fit(beside_training(spec, facts, load, step, size), {word: size})[word]
+
+    size = rates.memory_bytes.value
+    whole, problem = beside_training(spec, facts, load, step, size), pool_problem(facts, load, size)
+    notes = (*whole.notes, *run.notes, *([f"on {gpu}: {problem}"] if problem else []))
+    fits = None
+    if run.is_whole and run.device == "cuda":
+        fits = {word: fits_in(word, size) for word, size in classes.items()}
+    return whole.model_copy(update={"notes": notes}), fits

@@ -13,7 +13,7 @@ import altair as alt
 
 from harness import text
 from harness.chart_parts import HEIGHT, Figure, finish, make_figure
-from harness.lenses import LENS_ORDER
+from harness.lenses import ABOVE_IDLE, DEVICE, LENS_ORDER
 from harness.palette import ARM_COLORS, FAINT, PAPER
 from harness.scorecard import Score
 from harness.scorecard_tables import lens_name, scores
@@ -33,9 +33,14 @@ def scorecard_figures(view: StudyView) -> list[Figure]:
 
 
 def drawn_scores(rows: Sequence[Score]) -> list[Score]:
-    """Choose the rows of the one lens that memory is judged by; none if a single run has it."""
-    lens = next((lens for lens in LENS_ORDER if any(r.lens == lens for r in rows)), None)
-    chosen = [row for row in rows if row.lens == lens]
+    """Choose the rows of the one lens that memory is judged by, but those of grade D; none if one is left.
+
+    Of NVML's device figure what is above idle: that is what is forecast.
+    """
+    judged = [row for row in rows if row.is_judged]
+    order = [ABOVE_IDLE if lens == DEVICE else lens for lens in LENS_ORDER]
+    lens = next((lens for lens in order if any(r.lens == lens for r in judged)), None)
+    chosen = [row for row in judged if row.lens == lens]
     return chosen if len(chosen) > 1 else []
 
 

@@ -11,12 +11,18 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any
 
 from harness import __version__
 from harness.arm_forecast import question, training_on_cpu, training_on_gpu
-from harness.errors import StudyError
-from harness.forecasts import ArmMemory, Forecasts, read_forecasts, write_forecasts
+from harness.errors import NewerFormatError, StudyError
+from harness.forecasts import (
+    CPU,
+    ArmMemory,
+    Forecasts,
+    device_of,
+    read_forecasts,
+    write_forecasts,
+)
 from harness.gpu_classes import is_hopper
 from harness.memory_trace import Trace
 from harness.rates import RateCard, load_rates
@@ -25,8 +31,7 @@ from harness.store import Store
 from harness.subject import Device
 from harness.trace_cache import Progress, traced_libraries, traces
 
-CPU: Device = "cpu"
-Key = tuple[str, str]  # pair, arm
+Key = tuple[str, str, str]  # pair, arm, device
 
 
 @dataclass(frozen=True)
@@ -40,41 +45,29 @@ class TrainedArm:
     @property
     def kind(self) -> Device:
         """Whose kernels ran."""
-        return CPU if self.device == CPU else "cuda"
+        return "cpu" if self.device == CPU else "cuda"
 
 
 def trained_arms(store: Store) -> dict[Key, TrainedArm]:
-    """Find a study's arms with a run that says what it ran on; runs that can't be read are left out."""
+    """Find a study's arms with each kind of device that a run of theirs says it ran on.
+
+    Runs that can't be read are left out.
+    """
     found: dict[Key, TrainedArm] = {}
     for planned in store.read_study().planned:
-        key = planned.pair, planned.arm
         try:
-            spec = None if key in found else store.read_spec(planned.run_id)
+            spec = store.read_spec(planned.run_id)
             record = store.read_record(planned.run_id) if spec else None
         except StudyError:  # the report names it
             continue
-        if spec is None or spec.probe is not None:
-            continue
-        device = record.result.device if record and record.result else None
-        if record is None or device is None:
+        if spec is None or spec.probe is not None or record is None:
             continue
         attempt = store.run_dir(planned.run_id) / f"attempt-{record.attempt}"
-        arm = _arm(spec, device, store.read_plain(attempt, "environment.json"))
-        if arm is not None:
-            found[key] = arm
+        device = device_of(record, store.read_plain(attempt, "environment.json"))
+        if device is not None:
+            arm = TrainedArm(spec, device.name, device.gpu_bytes)
+            found.setdefault((planned.pair, planned.arm, device.name), arm)
     return found
-
-
-def _arm(spec: RunSpec, device: str, environment: Mapping[str, Any]) -> TrainedArm | None:
-    """The arm on its device; None if no size of that GPU was recorded."""
-    if device == CPU:
-        return TrainedArm(spec, CPU)
-    gpus = [gpu for gpu in environment.get("gpus") or () if isinstance(gpu, dict)]
-    used = [gpu for gpu in gpus if str(gpu.get("uuid")) in device.split(",")] or gpus
-    sizes = [gpu for gpu in used if isinstance(gpu.get("total_bytes"), int)]
-    if not sizes:
-        return None
-    return TrainedArm(spec, str(sizes[0].get("name") or "GPU"), sizes[0]["total_bytes"])
 
 
 def keep_forecasts(
@@ -88,12 +81,15 @@ def keep_forecasts(
 ) -> Forecasts | None:
     """Forecast the arms that have none yet, or all of them anew, and keep that; None if there are none.
 
-    `tell` is called with the number of arms before any is traced. Raises: StudyError if what is kept can't
-    be read.
+    `tell` is called with the number of arms before any is traced. Raises: NewerFormatError if a newer
+    harness wrote what is kept; StudyError if it can't be read and is not made anew.
     """
-    kept = () if is_anew else read_forecasts(store)
+    kept = _kept(store, is_anew)
     known = {
-        (arm.pair, arm.arm): arm for each in kept for arm in each.arms if arm.forecast is not None
+        (arm.pair, arm.arm, arm.device): arm
+        for each in kept
+        for arm in each.arms
+        if arm.forecast is not None
     }
     arms = {} if is_exempt(store, matrix) else trained_arms(store)
     missing = {key: arm for key, arm in arms.items() if key not in known}
@@ -111,6 +107,19 @@ def keep_forecasts(
     )
     write_forecasts(store, forecasts)
     return forecasts
+
+
+def _kept(store: Store, is_anew: bool) -> tuple[Forecasts, ...]:
+    """What stands and is added to. Made anew, it is replaced: damaged or not, but never a newer one."""
+    try:
+        kept = read_forecasts(store)
+    except NewerFormatError:
+        raise
+    except StudyError:
+        if not is_anew:
+            raise
+        return ()
+    return () if is_anew else kept
 
 
 def is_exempt(store: Store, matrix: Matrix) -> bool:
@@ -139,6 +148,11 @@ def forecast_arms(
             forecast = training_on_gpu(arm.spec, answer, card, arm.gpu_bytes, hopper)
         why = None if isinstance(answer, Trace) else answer
         made[key] = ArmMemory(
-            pair=key[0], arm=key[1], device=arm.device, forecast=forecast, why=why
+            pair=key[0],
+            arm=key[1],
+            device=arm.device,
+            gpu_bytes=arm.gpu_bytes or None,
+            forecast=forecast,
+            why=why,
         )
     return made

@@ -8,6 +8,7 @@ versions of the libraries whose code ran.
 from __future__ import annotations
 
 import gzip
+import sys
 from collections.abc import Callable, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -19,11 +20,12 @@ from harness.files import write_atomically
 from harness.frozen import content_hash
 from harness.memory_trace import Trace
 from harness.subject import Subject
-from harness.tracers import Question, Tracers
+from harness.tracers import MODULE, Question, Tracers
 
 RECIPE = 2  # counts up when the same subject gets another trace
 LIBRARIES = ("torch", "transformers", "trl", "peft")
 Progress = Callable[[int, int], None]
+COMMAND = (sys.executable, "-m", MODULE)
 
 
 def can_trace() -> bool:
@@ -35,6 +37,7 @@ def traces(
     questions: Sequence[Question],
     progress: Progress | None = None,
     is_wanted: Callable[[], bool] = lambda: True,
+    command: Sequence[str] = COMMAND,
 ) -> list[Trace | str]:
     """Return a trace for each question, or one sentence that says why there is none.
 
@@ -49,13 +52,12 @@ def traces(
     missing = {k: q for k, q in zip(keys, questions, strict=True) if k not in found}
     if not missing:
         return [found[key] for key in keys]
-    names, done = list(missing), len(found)
-    with Tracers(list(missing.values()), is_wanted) as tracers:
+    names = list(missing)
+    with Tracers(list(missing.values()), is_wanted, command) as tracers:
         for place, answer in tracers.answers():
             found[names[place]] = answer
-            done += 1
             if progress is not None:
-                progress(done, len(set(keys)))
+                progress(len(found), len(set(keys)))
             if isinstance(answer, Trace):
                 _keep(names[place], answer)
     return [found.get(key, tracers.why) for key in keys]

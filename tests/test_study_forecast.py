@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -13,7 +15,7 @@ from harness.export import data_json
 from harness.forecasts import FILE, ArmMemory, read_forecasts, write_forecasts
 from harness.matrix import margins_hash, matrix_hash, parse_matrix
 from harness.progress import Event, Quiet
-from harness.record import PlannedRun, Record, Study
+from harness.record import PlannedRun, Record, Status, Study
 from harness.report import render_report
 from harness.rounds import forecast_study
 from harness.settings import Model
@@ -109,7 +111,7 @@ def matrix_of(store: Store) -> Matrix:
 def test_an_arm_is_forecast_on_what_it_trained_on(tmp_path):
     arms = trained_arms(make_store(tmp_path))
     assert {key: (arm.device, arm.kind) for key, arm in arms.items()} == {
-        ("sft-micro", "full"): ("cpu", "cpu")
+        ("sft-micro", "full", "cpu"): ("cpu", "cpu")
     }
 
 
@@ -125,6 +127,62 @@ def test_a_gpu_is_taken_by_its_uuid_with_the_size_that_was_recorded(tmp_path):
     assert (arm.device, arm.gpu_bytes, arm.kind) == ("NVIDIA H100 80GB HBM3", 80 << 30, "cuda")
     store.write_json(attempt / "environment.json", {"gpus": []})
     assert trained_arms(store) == {}
+
+
+def add_run(
+    store: Store, seed: int, change: Callable[[Record], Record], gpu: dict[str, Any]
+) -> None:
+    """A second run of the same arm, on a machine with that GPU."""
+    study = store.read_study()
+    spec = store.read_spec(study.planned[0].run_id)
+    record = store.read_record(study.planned[0].run_id)
+    assert spec is not None
+    assert record is not None
+    spec = spec.model_copy(update={"seed": seed})
+    planned = PlannedRun(run_id=spec.run_id, pair="sft-micro", arm="full", seed=seed)
+    store.write_study(study.model_copy(update={"planned": (*study.planned, planned)}))
+    store.write_spec(spec)
+    attempt = store.new_attempt(spec.run_id)
+    store.write_json(attempt / "environment.json", {"gpus": [gpu]})
+    store.seal(change(record.model_copy(update={"run_id": spec.run_id})))
+
+
+def test_an_arm_is_forecast_once_for_each_kind_of_device_that_its_runs_ran_on(tmp_path):
+    def ran_on(uuid):
+        def change(record):
+            result = record.result.model_copy(update={"device": uuid})
+            return record.model_copy(update={"result": result})
+
+        return change
+
+    def was_full(record):  # an exception leaves no device in the result
+        sampler = record.sampler.model_copy(update={"gpus": ("GPU-full",)})
+        return ran_on(None)(record).model_copy(
+            update={"status": Status.OOM_GPU, "sampler": sampler}
+        )
+
+    store = make_store(tmp_path)
+    gpu = {"name": "NVIDIA L40S", "total_bytes": 45 << 30}
+    add_run(store, 1, ran_on("GPU-a"), {**gpu, "uuid": "GPU-a"})
+    add_run(store, 2, ran_on("GPU-b"), {**gpu, "uuid": "GPU-b"})
+    small = {"name": "NVIDIA A10G", "total_bytes": 22 << 30, "uuid": "GPU-full"}
+    add_run(store, 3, was_full, small)
+    assert {key[2]: arm.gpu_bytes for key, arm in trained_arms(store).items()} == {
+        "cpu": 0,
+        "NVIDIA L40S": 45 << 30,
+        "NVIDIA A10G": 22 << 30,
+    }
+
+
+def test_a_newer_forecast_is_never_replaced_and_a_damaged_one_is_when_made_anew(tmp_path):
+    store = make_store(tmp_path, source="somebody/model")
+    (store.root / FILE).write_text('{"format": 99}')
+    with pytest.raises(NewerFormatError):
+        keep_forecasts(store, matrix_of(store), is_anew=True)
+    assert (store.root / FILE).read_text() == '{"format": 99}'
+    (store.root / FILE).write_text("{")
+    made = keep_forecasts(store, matrix_of(store), is_anew=True)
+    assert read_forecasts(store) == (made,)
 
 
 def test_an_arm_without_a_known_shape_is_kept_with_the_reason(tmp_path):
@@ -201,6 +259,7 @@ def test_a_report_shows_the_scorecard_and_data_json_has_it():
     told = json.loads(files["data.json"])["forecast"]
     assert [row["cell"] for row in told["scorecard"]] == ["sft-micro.full.s0", "sft-micro.full.s1"]
     assert told["by_lens"][0]["runs"] == 2
+    assert told["compared"]["compared"] == 2
     assert ArmMemory.model_validate(told["arms"][0], strict=False).arm == "full"
 
 

@@ -1,0 +1,90 @@
+"""A file of runs: what it may ask, what does not go together, and what each run is made of."""
+
+from __future__ import annotations
+
+import pytest
+
+from harness.errors import ConfigError
+from harness.forecast_file import AskedRun, check_names, load_forecast_file
+from harness.rates import load_rates
+from tests.test_forecast import write
+
+SMALL = "model: smollm2, batch: 2"
+
+
+def one(tmp_path, run: str) -> AskedRun:
+    return load_forecast_file(write(tmp_path, f"format: 1\nruns:\n  a: {{{run}}}\n")).runs["a"]
+
+
+@pytest.mark.parametrize(
+    ("run", "said"),
+    [
+        ("length: {longest: 1}", "length.longest: expected 2 or more"),
+        ("length: {longest: 64, mean: 65}", "length.mean: expected no more than"),
+        ("length: {longest: 64, sorted_batches: 4}", "add length.mean"),
+        ("length: {longest: 64}, beta: 0.1", "are of loop: grpo"),
+        ("length: {longest: 64}, sampling: {by: server}", "are of loop: grpo"),
+        ("length: {longest: 64}, device: cpu, gpu: L40S 48GB", "leave them out"),
+        ("length: {longest: 64}, device: cpu, empties_cache_every: 10", "leave them out"),
+        (
+            "length: {longest: 64}, device: cpu, loop: grpo, sampling: {by: vllm, share: 0.3}",
+            "by: vllm is of a GPU",
+        ),
+        ("length: {longest: 64}, loop: grpo, sampling: {by: vllm}", "expected a share"),
+        (
+            "length: {longest: 64}, loop: grpo, sampling: {by: server, share: 0.3}",
+            "expected a share",
+        ),
+        (
+            "length: {longest: 64}, loop: grpo, sampling: {by: server, sleeps: true}",
+            "only by: vllm",
+        ),
+        (
+            "length: {longest: 64}, loop: grpo, sampling: {by: server, completions: 8}",
+            "leave them out",
+        ),
+    ],
+)
+def test_what_does_not_go_together_is_refused_with_its_line(tmp_path, run, said):
+    with pytest.raises(ConfigError, match=rf"runs.yaml:3: runs.a.*{said}"):
+        one(tmp_path, f"{SMALL}, {run}")
+
+
+def test_every_unknown_name_is_told_with_its_run(tmp_path):
+    path = write(
+        tmp_path,
+        "format: 1\nruns:\n  a: {model: smollm, batch: 2, length: {longest: 64}}\n"
+        "  b: {model: smollm2, batch: 2, length: {longest: 64}, gpu: L40S}\n",
+    )
+    with pytest.raises(ConfigError) as raised:
+        check_names(load_forecast_file(path).runs, load_rates(), path.name)
+    model, gpu = raised.value.problems
+    assert model.startswith("runs.yaml: a: model: 'smollm' is not in the catalog")
+    assert gpu.startswith("runs.yaml: b: gpu: 'L40S' is not on the rate card (did you mean")
+    assert "--gpu" not in gpu
+
+
+def test_a_reference_model_is_held_where_beta_weighs_it_and_all_weights_train(tmp_path):
+    def has_reference(run: str) -> bool:
+        asked = one(tmp_path, f"{SMALL}, length: {{longest: 64}}, loop: grpo, {run}")
+        return asked.subject("runs.yaml: a").has_reference
+
+    assert has_reference("beta: 0.04")
+    assert not has_reference("beta: 0.0")
+    assert not has_reference("beta: 0.04, lora: {r: 8, target_modules: all-linear}")
+
+
+def test_transformers_samples_the_completions_of_a_step_unless_told_otherwise(tmp_path):
+    run = f"{SMALL}, accumulation: 4, length: {{longest: 64}}, loop: grpo"
+    assert one(tmp_path, f"{run}, sampling: {{by: transformers}}").workload().generates == 8
+    told = one(tmp_path, f"{run}, sampling: {{by: transformers, completions: 3}}")
+    assert told.workload().generates == 3
+    assert one(tmp_path, f"{run}, sampling: {{by: server}}").workload().generates == 0
+    assert not one(tmp_path, run).is_whole
+
+
+def test_a_length_that_is_not_used_on_a_cpu_is_said(tmp_path):
+    lengths = "length: {longest: 64, mean: 20}"
+    (note,) = one(tmp_path, f"{SMALL}, {lengths}, device: cpu").notes
+    assert "length.mean is not used" in note
+    assert one(tmp_path, f"{SMALL}, {lengths}").notes == ()
