@@ -9,7 +9,8 @@ from harness.catalog import MODELS
 from harness.heap import Heap
 from harness.memory_replay import replay
 from harness.subject import Adapter, Subject
-from harness.worker.model_step import as_on_cpu, build_optimizer, clip, loss_of, without_weights
+from harness.worker.kernels import as_on_cpu
+from harness.worker.model_step import build_optimizer, clip, loss_of, without_weights
 from harness.worker.tracing import trace
 
 pytestmark = pytest.mark.slow
@@ -47,7 +48,7 @@ def really_allocated(asked: Subject, length: int) -> int:
     optimizer = build_optimizer(asked, model)
     weights = sum(p.untyped_storage().nbytes() for p in set(model.parameters()))
     ids = torch.zeros((asked.batch, length), dtype=torch.long)
-    tile = as_on_cpu(asked.facts.vocab, 4)  # the profiler counts what nothing touches too
+    tile = as_on_cpu(asked.facts.vocab, 4, has_padding=asked.has_padding)  # the profiler counts what nothing touches too
     with tile, torch.profiler.profile(profile_memory=True) as profiler:
         for _ in range(3):
             loss = loss_of(asked, model, ids, torch.ones_like(ids), length)

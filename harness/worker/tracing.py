@@ -23,9 +23,8 @@ from harness.catalog import ModelFacts
 from harness.errors import HarnessError
 from harness.memory_trace import Trace, fold
 from harness.subject import Subject
+from harness.worker.kernels import as_on_cpu, as_on_gpu
 from harness.worker.model_step import (
-    as_on_cpu,
-    as_on_gpu,
     build_model,
     build_optimizer,
     build_reference,
@@ -62,7 +61,13 @@ def trace(subject: Subject, length: int) -> Trace:
     gc.collect()
     gc.disable()  # or cycles would be collected at moments that hang on the machine
     try:
-        with FakeTensorMode(), as_on_gpu() if is_gpu else as_on_cpu(facts.vocab, width) as tile:
+        has_padding = subject.has_padding
+        kernels = (
+            as_on_gpu(has_padding=has_padding)
+            if is_gpu
+            else as_on_cpu(facts.vocab, width, has_padding=has_padding)
+        )
+        with FakeTensorMode(), kernels as tile:
             log = StorageLog((facts.vocab, min(TILE_VOCABULARY, facts.vocab), tile))
             run(cut, lengths, log, each if units >= UNITS else None)
     finally:
