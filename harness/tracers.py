@@ -2,7 +2,9 @@
 
 Importing torch and TRL takes longer than a trace, so a process is asked again and again, and what takes
 longest is begun first, or the last question would be answered alone. There are at most two, a core each:
-each holds the libraries (half a GiB and more). What this leaves out: keeping traces (`trace_cache`).
+each holds the libraries (half a GiB and more). One that ends while it traces leaves that question without
+a trace, and another takes its place, unless two in a row had no answer to give: then none would have.
+What this leaves out: keeping traces (`trace_cache`).
 """
 
 from __future__ import annotations
@@ -26,6 +28,7 @@ Question = tuple[Subject, int]  # a subject, and the length of its longest row
 
 MODULE = "harness.worker.tracing"
 MOST_PROCESSES = 2
+MOST_FRUITLESS = 2  # processes in a row that end before their first answer
 POLL_S = 0.2
 VARIABLES = {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", "HF_HUB_OFFLINE": "1"}
 
@@ -46,26 +49,20 @@ class Tracers:
         self._answers: queue.Queue[tuple[int, Trace | str] | None] = queue.Queue()
         self._processes: list[subprocess.Popen[bytes]] = []
         self._threads: list[threading.Thread] = []
+        self._starting = threading.Lock()
+        self._is_over = False
 
     def __enter__(self) -> Self:
         for _ in range(min(MOST_PROCESSES, _cores(), len(self._questions))):
-            errors = tempfile.TemporaryFile()
-            process = subprocess.Popen(
-                self._command,
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=errors,
-                env={**os.environ, **VARIABLES},
-                start_new_session=True,  # Ctrl-C is its supervisor's to act on
-            )
-            self._processes.append(process)
-            self._threads.append(threading.Thread(target=self._serve, args=(process, errors)))
+            self._threads.append(threading.Thread(target=self._work))
             self._threads[-1].start()
         return self
 
     def __exit__(self, *_: object) -> None:
-        for process in self._processes:
-            process.kill()
+        with self._starting:
+            self._is_over = True
+            for process in self._processes:
+                process.kill()
         for thread in self._threads:
             thread.join()
 
@@ -80,11 +77,41 @@ class Tracers:
                 else:
                     yield found
 
-    def _serve(self, process: subprocess.Popen[bytes], errors: IO[bytes]) -> None:
-        """Put questions to one process until none is left or it ends."""
+    def _work(self) -> None:
+        """Put questions to one process after the other until none is left, or none would answer."""
+        fruitless = 0
+        try:
+            while self._waiting and fruitless < MOST_FRUITLESS:
+                with tempfile.TemporaryFile() as errors:
+                    process = self._start(errors)
+                    if process is None:
+                        break
+                    fruitless = 0 if self._serve(process, errors) else fruitless + 1
+        finally:
+            self._answers.put(None)
+
+    def _start(self, errors: IO[bytes]) -> subprocess.Popen[bytes] | None:
+        """Start a process, unless all have been ended."""
+        with self._starting:
+            if self._is_over:
+                return None
+            process = subprocess.Popen(
+                self._command,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=errors,
+                env={**os.environ, **VARIABLES},
+                start_new_session=True,  # Ctrl-C is its supervisor's to act on
+            )
+            self._processes.append(process)
+            return process
+
+    def _serve(self, process: subprocess.Popen[bytes], errors: IO[bytes]) -> int:
+        """Put questions to one process until none is left or it ends; return how many it answered."""
+        answered = 0
         assert process.stdin is not None  # noqa: S101 - both are pipes
         assert process.stdout is not None  # noqa: S101
-        with errors, process:
+        with process:
             while self._waiting:
                 try:
                     place = self._waiting.popleft()
@@ -99,9 +126,10 @@ class Tracers:
                     self._answers.put((place, self.why))
                     break
                 self._answers.put((place, _answer(line)))
+                answered += 1
             with suppress(OSError):
                 process.stdin.close()
-        self._answers.put(None)
+        return answered
 
 
 def effort(subject: Subject, length: int) -> int:

@@ -56,10 +56,17 @@ def test_a_process_that_ends_leaves_its_last_words():
     assert found[0] == "the tracer ended with exit code 1: out of luck"
 
 
-def test_questions_that_no_process_came_to_stay_without_an_answer():
-    with Tracers([(SMALL, 13)] * 4, command=COMMAND) as tracers:
+def test_the_questions_after_one_that_ended_its_process_are_answered_by_another():
+    asked = [(LARGE, 13), *[(SMALL, n) for n in (8, 9, 10)], (SMALL, 13), (SMALL, 11)]
+    with Tracers(asked, command=COMMAND) as tracers:
         found = dict(tracers.answers())
-    assert len(found) <= 2
+    assert [found[i] == TRACE for i in range(6)] == [False, True, True, True, False, True]
+
+
+def test_where_no_process_ever_answers_questions_stay_without_one():
+    with Tracers([(SMALL, 13)] * 9, command=COMMAND) as tracers:
+        found = dict(tracers.answers())
+    assert 0 < len(found) <= 4
     assert "out of luck" in tracers.why
 
 

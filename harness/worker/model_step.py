@@ -214,11 +214,16 @@ def build_optimizer(subject: Subject, model: nn.Module) -> torch.optim.Optimizer
     if "8bit" in name or name.startswith(("paged_", "lion")):
         from harness.worker.blockwise import Blockwise
 
-        return Blockwise(trained, name)
+        return Blockwise(trained, name, () if "torch" in name else embeddings_of(model))
     raise ConfigError(
         f"optim: found {name!r}, which the forecast has no class for; expected adamw_torch, "
         "adamw_torch_fused, sgd, adagrad, rmsprop, adafactor, or an 8-bit or paged one"
     )
+
+
+def embeddings_of(model: nn.Module) -> list[nn.Parameter]:
+    """Return the weights of a model's embeddings."""
+    return [m.weight for m in model.modules() if isinstance(m, nn.Embedding)]
 
 
 def clip(model: nn.Module) -> None:
