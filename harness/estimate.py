@@ -25,6 +25,7 @@ from harness.spec import RunSpec
 from harness.text import memory as in_gib
 from harness.workload import CHECKPOINT_BYTES, Pool, Workload
 
+WHOLE_MOMENT_BYTES = 4  # of bitsandbytes, where it does not keep 8 bits
 MOST_GPUS = 64  # where the search for the smallest number that fits ends
 
 
@@ -147,6 +148,9 @@ def _states(
         ]
     gradients = groups.total * size.trained * buckets
     optimizer = groups.total * _moment_bytes(moments, said, size.trained)
+    if _keeps_embeddings_whole(load.optim):
+        optimizer += groups.embedding * moments * (WHOLE_MOMENT_BYTES - 1)
+        said += f", the embedding's of {WHOLE_MOMENT_BYTES} bytes"
     return [
         _weights(groups.total, size.trained, load.shards, split),
         Term(
@@ -178,6 +182,11 @@ def _moments(optim: str) -> tuple[int, str]:
 
 def _moment_bytes(moments: int, said: str, each: int) -> int:
     return moments * (1 if "8 bits" in said else each)
+
+
+def _keeps_embeddings_whole(optim: str) -> bool:
+    """Whether 8 bits are not for embeddings: so transformers' trainer asks of bitsandbytes, not of torchao."""
+    return "8bit" in optim and "torch" not in optim
 
 
 def _copies(spec: RunSpec, facts: ModelFacts, load: Workload, has_tiles: bool) -> Term:

@@ -122,6 +122,7 @@ def subject_of(spec: RunSpec, facts: ModelFacts, load: Workload) -> Subject | No
         has_checkpointing=load.has_checkpointing,
         optim=load.optim,
         scored_share=load.scored / load.length,
+        has_padding=spec.task == "grpo" or (load.batch > 1 and not argument(spec, "packing")),
         has_reference=spec.task == "grpo" and spec.lora is None and bool(argument(spec, "beta")),
     )
 

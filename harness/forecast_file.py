@@ -163,6 +163,7 @@ class AskedRun(Frozen):
             has_checkpointing=self.has_checkpointing,
             optim=self.optim,
             scored_share=self.scored_share,
+            has_padding=self.batch > 1 and self.length.mean is not None,
             keeps_gradients=self.keeps_gradients,
             device=self.device,
             has_reference=self.beta > 0 and self.lora is None,

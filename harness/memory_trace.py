@@ -9,11 +9,13 @@ period), and the events of the middle one are repeated to the model's full depth
 the whole step, at a tenth of the time that running it takes.
 
 Where steps of two lengths differ in bytes alone, each allocation's bytes are a straight line in the
-length, and `sizes_at` gives the step of any length; otherwise every length counts as the first.
+length, or those of a token are where they go with the length's square (a mask), and `sizes_at` gives the
+step of any length. Otherwise every length counts as the first, and `has_lengths` and `notes` say so.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -46,7 +48,7 @@ class Step(Frozen):
 
 
 class Trace(Frozen):
-    """A subject's setup and first steps. `longer` are the repeated step's sizes at another length."""
+    """A subject's setup and first steps. `longer` are the repeated step's sizes at a shorter length."""
 
     length: int
     longer_length: int
@@ -54,14 +56,33 @@ class Trace(Frozen):
     first: Step
     repeated: Step
     longer: tuple[Count, ...]
+    has_lengths: bool = True  # false: a step of any length counts as one of the first
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What a reader of figures made from this has to know."""
+        if self.has_lengths:
+            return ()
+        return (
+            f"steps of {self.length:,} and of {self.longer_length:,} tokens differ in more than bytes, so "
+            "every row counts as the longest, and the interval knows nothing of shorter ones",
+        )
 
     def sizes_at(self, length: int) -> tuple[int, ...]:
         """Return the bytes of each allocation of the repeated step whose rows are that long."""
-        span, part = self.longer_length - self.length, length - self.length
-        return tuple(
-            a if a == b else max(0, a + (b - a) * part // span)
-            for a, b in zip(self.repeated.sizes, self.longer, strict=True)
-        )
+        first, second = self.length, self.longer_length
+        span, part = second - first, length - first
+        # Bytes that grow faster than the length to the power of 1.5 go with its square.
+        steep = (first / second) ** 1.5 if second else math.inf
+
+        def at(a: int, b: int) -> int:
+            if a == b:
+                return a
+            if b and a > b * steep:
+                return max(0, round(length * (a / first + (b / second - a / first) * part / span)))
+            return max(0, a + (b - a) * part // span)
+
+        return tuple(at(a, b) for a, b in zip(self.repeated.sizes, self.longer, strict=True))
 
 
 def forward_temporaries(step: Step, below: int) -> int:
@@ -102,10 +123,9 @@ def fold(
         steps[step].append((key, size, kind))
     repeated, numbers = _numbered(2, steps[2], {})
     longer, others = _numbered(3, steps[3], {})
-    if repeated.events != longer.events or numbers != others:
-        longer = (
-            repeated  # no line to be drawn: a step of another length counts as one of the first
-        )
+    has_lengths = repeated.events == longer.events and numbers == others
+    if not has_lengths:  # no line to be drawn
+        longer = repeated
     return Trace(
         length=lengths[0],
         longer_length=lengths[1],
@@ -113,6 +133,7 @@ def fold(
         first=_numbered(1, steps[1], numbers)[0],
         repeated=repeated,
         longer=longer.sizes,
+        has_lengths=has_lengths,
     )
 
 

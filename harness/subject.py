@@ -49,6 +49,9 @@ class Subject(Frozen):
     scored_share: Annotated[float, Field(gt=0, le=1)] = Field(
         1.0, description="share of a row's positions that the loss scores"
     )
+    has_padding: bool = Field(
+        False, description="rows of a batch differ in length, so attention has a mask"
+    )
     has_reference: bool = Field(
         False, description="a second model in evaluation mode (grpo, beta, no adapter)"
     )

@@ -22,7 +22,7 @@ from harness.memory_trace import Trace
 from harness.subject import Subject
 from harness.tracers import MODULE, Question, Tracers
 
-RECIPE = 2  # counts up when the same subject gets another trace
+RECIPE = 3  # counts up when the same subject gets another trace
 LIBRARIES = ("torch", "transformers", "trl", "peft")
 Progress = Callable[[int, int], None]
 COMMAND = (sys.executable, "-m", MODULE)

@@ -19,7 +19,7 @@ from typing import Any
 from pydantic import Field
 
 from harness import text
-from harness.forecasts import Forecasts
+from harness.forecasts import Forecasts, device_of
 from harness.frozen import Count, Frozen
 from harness.lenses import (
     ALLOCATED,
@@ -109,7 +109,10 @@ def waterfall_of(run: RunView, forecasts: Forecasts | None = None) -> Waterfall 
 
 def _shares(run: RunView, forecasts: Forecasts | None, *, is_gpu: bool) -> dict[str, int]:
     """Return the trace's bytes of each part that no lens tells apart; empty without a trace."""
-    arm = forecasts.of(run.planned.pair, run.planned.arm) if forecasts else None
+    device = device_of(run.record, run.environment) if run.record else None
+    if forecasts is None or device is None:
+        return {}
+    arm = forecasts.of(run.planned.pair, run.planned.arm, device.name)
     made = arm.forecast if arm else None
     if arm is None or made is None or made.source != "traced" or is_gpu == (arm.device == "cpu"):
         return {}

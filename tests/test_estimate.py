@@ -64,8 +64,7 @@ def test_sharding_divides_states_and_copies_do_not():
     ("optim", "bytes_each"),
     [
         ("adamw_torch", 8),
-        ("adamw_bnb_8bit", 2),
-        ("paged_adamw_8bit", 2),
+        ("adamw_torch_8bit", 2),
         ("lion_32bit", 4),
         ("sgd", 0),
     ],
@@ -73,6 +72,16 @@ def test_sharding_divides_states_and_copies_do_not():
 def test_an_optimizer_s_moments_follow_its_name(optim, bytes_each):
     memory = estimated("sft-8b.full", optim=optim)
     assert memory.bytes_of("optimizer") == bytes_each * 8_190_735_360
+
+
+@pytest.mark.parametrize(
+    ("optim", "moments"), [("adamw_bnb_8bit", 2), ("paged_adamw_8bit", 2), ("lion_8bit", 1)]
+)
+def test_in_8_bits_the_embedding_keeps_four_bytes_a_moment(optim, moments):
+    memory = estimated("sft-8b.full", optim=optim)
+    facts = facts_of(run_of("sft-8b.full"))
+    embedding = facts.vocab * facts.hidden
+    assert memory.bytes_of("optimizer") == moments * (8_190_735_360 + 3 * embedding)
 
 
 @pytest.mark.parametrize(

@@ -74,9 +74,24 @@ def test_a_step_frees_what_the_one_before_it_left():
     assert replay(trace, [100] * 6).allocated == replay(trace, [100] * 3).allocated
 
 
-def test_steps_that_differ_in_more_than_bytes_count_as_the_longest():
+@pytest.mark.parametrize("length", [96, 80, 48, 16, 160])
+def test_a_mask_s_bytes_go_with_the_square_of_the_length(length):
+    trace = fold(log(short=2 * 48 * 48, long=2 * 96 * 96), {}, 3, (96, 48))
+    assert set(trace.sizes_at(length)) == {2 * length * length}
+
+
+@pytest.mark.parametrize("lengths", [(96, 48), (96, 95), (1024, 514)])
+def test_bytes_of_all_positions_but_one_go_with_the_length(lengths):
+    longest, shorter = lengths
+    trace = fold(log(short=40 * (shorter - 1), long=40 * (longest - 1)), {}, 3, lengths)
+    assert set(trace.sizes_at(73)) == {40 * 72}
+
+
+def test_steps_that_differ_in_more_than_bytes_count_as_the_longest_and_say_so():
     trace = fold([*log(), Event(ALLOCATE, 99, 1)], {}, 3, (100, 50))
     assert trace.sizes_at(50) == trace.sizes_at(100) == trace.repeated.sizes
+    assert "differ in more than bytes" in trace.notes[0]
+    assert fold(log(), {}, 3, (100, 50)).notes == ()
 
 
 def test_lengths_that_change_cost_reserved_memory_that_one_length_does_not():

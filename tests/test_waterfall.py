@@ -173,7 +173,7 @@ def test_parts_add_up_whatever_was_counted(total, trainable, pool, optim):
     assert all(size > 0 for size in parts.values())
 
 
-def forecast_of(device="NVIDIA H100", source="traced", **terms):
+def forecast_of(device="A GPU of the tests", source="traced", **terms):
     made = Forecast(
         source=source,
         terms=tuple(Term(name=n, bytes=b, note="") for n, b in terms.items()),
@@ -205,6 +205,7 @@ def test_what_no_lens_tells_apart_is_split_as_the_arms_trace_has_it():
         None,
         forecast_of(source="formulas", activations=6),
         forecast_of(device="cpu", activations=6),
+        forecast_of(device="another GPU", activations=6),
         forecast_of(weights=9),
     ],
 )

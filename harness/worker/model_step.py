@@ -2,21 +2,16 @@
 
 The model's class, PEFT's adapter, TRL's patched forward and its trainers' own `compute_loss`, torch's
 optimizer and clipping run as they would; only numbers are missing. What a GPU does otherwise than the
-CPU that this runs on is put in its place, and nothing else:
+CPU that this runs on is put in its place, and nothing else: kernels by `kernels`, and here the
+implementation of optimizers and clipping that is CUDA's default.
 
-* attention calls the fused kernels that `scaled_dot_product_attention` picks on a GPU (flash without a
-  mask, memory-efficient with one): neither keeps the square of the length;
-* TRL's tiles are folded by Triton kernels in place, and only scored positions reach them;
-* optimizers and clipping take the implementation that is CUDA's default.
-
-What this leaves out: quantised weights, and kernels from elsewhere (Liger, FlashAttention 3).
+What this leaves out: quantised weights.
 """
 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, nullcontext
+from contextlib import nullcontext
 from types import SimpleNamespace
 from typing import Any
 
@@ -31,9 +26,6 @@ from harness.subject import Subject
 from harness.worker.architectures import full_config
 from harness.worker.methods import target_modules
 from harness.worker.models import DTYPES
-
-aten = torch.ops.aten
-PAGE_BYTES = 4096
 
 
 def build_model(subject: Subject) -> nn.Module:
@@ -222,81 +214,19 @@ def build_optimizer(subject: Subject, model: nn.Module) -> torch.optim.Optimizer
     if "8bit" in name or name.startswith(("paged_", "lion")):
         from harness.worker.blockwise import Blockwise
 
-        return Blockwise(trained, name)
+        return Blockwise(trained, name, () if "torch" in name else embeddings_of(model))
     raise ConfigError(
         f"optim: found {name!r}, which the forecast has no class for; expected adamw_torch, "
         "adamw_torch_fused, sgd, adagrad, rmsprop, adafactor, or an 8-bit or paged one"
     )
 
 
+def embeddings_of(model: nn.Module) -> list[nn.Parameter]:
+    """Return the weights of a model's embeddings."""
+    return [m.weight for m in model.modules() if isinstance(m, nn.Embedding)]
+
+
 def clip(model: nn.Module) -> None:
     """Clip gradients as accelerate does."""
     trained = [p for p in model.parameters() if p.grad is not None]
     torch.nn.utils.clip_grad_norm_(trained, 1.0, foreach=True)
-
-
-def _gpu_attention(query: Tensor, key: Tensor, value: Tensor, attn_mask: Tensor | None = None,
-                   dropout_p: float = 0.0, is_causal: bool = False, scale: float | None = None,
-                   enable_gqa: bool = False) -> Tensor:  # fmt: skip
-    """Attention as a GPU's fused kernels hold it. Shapes: (batch, heads, length, head size)."""
-    if torch.is_autocast_enabled("cpu"):
-        query, key, value = (t.to(torch.bfloat16) for t in (query, key, value))
-    if enable_gqa:
-        groups = query.shape[1] // key.shape[1]
-        if query.dtype == torch.float32 and groups > 1:  # no fused kernel repeats heads in float32
-            key, value = (t.repeat_interleave(groups, dim=1) for t in (key, value))
-    if attn_mask is None and query.dtype != torch.float32:
-        return aten._scaled_dot_product_flash_attention(
-            query, key, value, dropout_p, is_causal, scale=scale
-        )[0]
-    return aten._scaled_dot_product_efficient_attention(
-        query, key, value, attn_mask, True, dropout_p, is_causal, scale=scale
-    )[0]
-
-
-def _in_place(*_: Any, **__: Any) -> None:
-    """A Triton kernel that overwrites its tile, or a product that accumulates: no memory of its own."""
-
-
-@contextmanager
-def as_on_gpu() -> Iterator[int]:
-    """Put a GPU's kernels where this machine would take the CPU's; gives a tile's columns."""
-    import trl.kernels.chunked_logprob as tiles
-    import trl.trainer.utils as scoring
-
-    with ExitStack() as stack:
-        for where, name, stand_in in (
-            (nn.functional, "scaled_dot_product_attention", _gpu_attention),
-            (tiles, "_forward_tile", _in_place),
-            (tiles, "_backward_tile", _in_place),
-            (tiles, "_addmm_fp32", _in_place),
-            (scoring, "_use_triton", lambda _: True),
-        ):
-            stack.enter_context(_replaced(where, name, stand_in))
-        yield scoring._CHUNKED_LOGPROB_CHUNK_SIZE
-
-
-@contextmanager
-def as_on_cpu(vocab: int, element_bytes: int) -> Iterator[int]:
-    """Make TRL's tile as wide as what is touched of it, and give its columns.
-
-    A tile has 32,768 columns however small the vocabulary is; of a row only the pages that hold its logits
-    are written, and memory that was never written is not resident.
-    """
-    import trl.trainer.utils as scoring
-
-    name = "_CHUNKED_LOGPROB_CHUNK_SIZE"
-    page = PAGE_BYTES // element_bytes
-    columns = min(getattr(scoring, name), -(-vocab // page) * page)
-    with _replaced(scoring, name, columns):
-        yield columns
-
-
-@contextmanager
-def _replaced(where: Any, name: str, stand_in: Any) -> Iterator[None]:
-    own = getattr(where, name)
-    setattr(where, name, stand_in)
-    try:
-        yield
-    finally:
-        setattr(where, name, own)

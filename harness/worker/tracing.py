@@ -20,12 +20,11 @@ from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from harness.catalog import ModelFacts
-from harness.errors import HarnessError
+from harness.errors import ConfigError, HarnessError
 from harness.memory_trace import Trace, fold
 from harness.subject import Subject
+from harness.worker.kernels import as_on_cpu, as_on_gpu
 from harness.worker.model_step import (
-    as_on_cpu,
-    as_on_gpu,
     build_model,
     build_optimizer,
     build_reference,
@@ -36,24 +35,38 @@ from harness.worker.model_step import (
 from harness.worker.storages import StorageLog
 
 TILE_TOKENS, TILE_VOCABULARY = 4096, 32768  # of TRL's kernels
+# What a model's code raises that asks a fake tensor for a value, or meets an unknown kernel or no library.
 UNTRACEABLE = (
     RuntimeError,
-    NotImplementedError,
     ValueError,
     TypeError,
     AttributeError,
     LookupError,
+    ArithmeticError,
+    AssertionError,
+    ImportError,
+    StopIteration,
 )
+LEAST_TOKENS = 3  # two lengths of a row that both have a token to predict
 UNITS = 3  # that are run; the middle one is then repeated
 
 
-def trace(subject: Subject, length: int) -> Trace:
-    """Trace a subject's steps with rows of a length, and of a shorter one."""
+def trace(subject: Subject, length: int, *, is_whole: bool = False) -> Trace:
+    """Trace a subject's steps with rows of a length, and of a shorter one.
+
+    `is_whole` runs all layers, where else a few are run and the middle ones repeated. Raises: ConfigError
+    for rows of a token or two.
+    """
+    if length < LEAST_TOKENS:
+        raise ConfigError(
+            f"rows of {length} tokens can't be traced; expected at least {LEAST_TOKENS}: a step is traced "
+            "with rows of that length and with shorter ones, and each needs a token to predict"
+        )
     facts = subject.facts
     lengths = (length, shorter(subject, length))
     each = period(facts)
     units = facts.layers // each
-    if facts.layers % each or units < UNITS:  # a model too small to have a middle
+    if is_whole or facts.layers % each or units < UNITS:  # or a model too small to have a middle
         each, units = facts.layers, 1
     run_layers = each * min(units, UNITS)
     cut = subject.model_copy(update={"facts": facts.model_copy(update={"layers": run_layers})})
@@ -62,7 +75,13 @@ def trace(subject: Subject, length: int) -> Trace:
     gc.collect()
     gc.disable()  # or cycles would be collected at moments that hang on the machine
     try:
-        with FakeTensorMode(), as_on_gpu() if is_gpu else as_on_cpu(facts.vocab, width) as tile:
+        has_padding = subject.has_padding
+        kernels = (
+            as_on_gpu(has_padding=has_padding)
+            if is_gpu
+            else as_on_cpu(facts.vocab, width, has_padding=has_padding)
+        )
+        with FakeTensorMode(), kernels as tile:
             log = StorageLog((facts.vocab, min(TILE_VOCABULARY, facts.vocab), tile))
             run(cut, lengths, log, each if units >= UNITS else None)
     finally:
@@ -213,9 +232,7 @@ def answer(question: dict[str, Any]) -> dict[str, Any]:
         return trace(subject, question["length"]).model_dump(mode="json")
     except HarnessError as error:
         return {"error": str(error)}
-    except (
-        UNTRACEABLE
-    ) as error:  # a model's code that asks a fake tensor for a value, or an unknown kernel
+    except UNTRACEABLE as error:
         return {"error": f"this step can't be traced: {type(error).__name__}: {str(error)[:200]}"}
 
 
