@@ -223,7 +223,7 @@ def build_optimizer(subject: Subject, model: nn.Module) -> torch.optim.Optimizer
     )
 
 
-def embeddings_of(model: nn.Module) -> list[nn.Parameter]:
+def embeddings_of(model: nn.Module) -> list[Tensor]:
     """Return the weights of a model's embeddings."""
     return [m.weight for m in model.modules() if isinstance(m, nn.Embedding)]
 
