@@ -185,7 +185,7 @@ def _moment_bytes(moments: int, said: str, each: int) -> int:
 
 
 def _keeps_embeddings_whole(optim: str) -> bool:
-    """Whether 8 bits are not for embeddings: so transformers' trainer asks of bitsandbytes, not of torchao."""
+    """Whether 8 bits leave out embeddings: transformers' trainer asks bitsandbytes so, not torchao."""
     return "8bit" in optim and "torch" not in optim
 
 

@@ -29,7 +29,7 @@ from harness.memory_trace import Trace, forward_temporaries
 from harness.spec import RunSpec
 from harness.subject import Adapter, Subject
 from harness.text import memory as in_gib
-from harness.workload import Workload, argument
+from harness.workload import Workload, argument, has_padding, is_flattened
 
 MIB = 1 << 20
 # cuBLAS's workspace, for the thread of the forward and that of the backward pass. Source: torch's
@@ -122,7 +122,8 @@ def subject_of(spec: RunSpec, facts: ModelFacts, load: Workload) -> Subject | No
         has_checkpointing=load.has_checkpointing,
         optim=load.optim,
         scored_share=load.scored / load.length,
-        has_padding=spec.task == "grpo" or (load.batch > 1 and not argument(spec, "packing")),
+        has_padding=has_padding(spec, load),
+        is_flattened=is_flattened(spec),
         has_reference=spec.task == "grpo" and spec.lora is None and bool(argument(spec, "beta")),
     )
 
@@ -151,6 +152,7 @@ def forecast_training(
         source="traced",
         terms=split(steady, middle),
         lenses=lenses(steady.allocated, middle, low, high, beyond_torch),
+        notes=trace.notes,
     )
 
 

@@ -52,6 +52,9 @@ class Subject(Frozen):
     has_padding: bool = Field(
         False, description="rows of a batch differ in length, so attention has a mask"
     )
+    is_flattened: bool = Field(
+        False, description="rows lie end to end in one, apart by a mask: TRL's packing (sft)"
+    )
     has_reference: bool = Field(
         False, description="a second model in evaluation mode (grpo, beta, no adapter)"
     )

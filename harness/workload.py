@@ -126,6 +126,21 @@ def workload(spec: RunSpec, card: RateCard) -> Workload:
     )
 
 
+def is_flattened(spec: RunSpec) -> bool:
+    """Whether TRL lays the rows of a batch end to end, as it does where it packs by best fit."""
+    is_packed = bool(argument(spec, "packing")) and argument(spec, "packing_strategy") != "wrapped"
+    return spec.task == "sft" and (is_packed or bool(argument(spec, "padding_free")))
+
+
+def has_padding(spec: RunSpec, load: Workload) -> bool:
+    """Whether rows of a batch may differ in length, so that shorter ones are padded.
+
+    Prompts of GRPO are padded to the longest that was sampled for together, in a batch of one too.
+    """
+    is_filled = bool(argument(spec, "packing")) or is_flattened(spec)
+    return spec.task == "grpo" or (load.batch > 1 and not is_filled)
+
+
 def _lengths(
     spec: RunSpec, card: RateCard, facts: DatasetFacts | None
 ) -> tuple[int | None, int | None, int | None, int]:

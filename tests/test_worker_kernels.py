@@ -84,3 +84,8 @@ def test_dropout_keeps_a_byte_an_element_where_a_gradient_passes():
     assert (
         kept(traced(160, adapter=adapter.model_copy(update={"lora_dropout": 0.0})))[elements] == 0
     )
+
+
+def test_rows_laid_end_to_end_keep_a_mask_of_the_square_of_all_of_them():
+    made = traced(160, loop="sft", is_flattened=True)
+    assert kept(made)[2 * (BATCH * 160) ** 2] == LAYERS

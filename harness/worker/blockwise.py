@@ -30,7 +30,7 @@ class Blockwise(torch.optim.Optimizer):
         self,
         parameters: Iterable[torch.nn.Parameter],
         name: str,
-        whole: Iterable[torch.nn.Parameter] = (),
+        whole: Iterable[torch.Tensor] = (),
     ) -> None:
         super().__init__(parameters, {})
         self._whole = {id(p) for p in whole}

@@ -124,7 +124,7 @@ def loss_of(subject: Subject, model: Any, ids: Tensor, mask: Tensor, scored: int
     if subject.loop == "transformers":
         return model(input_ids=ids, attention_mask=mask, labels=ids.clone(), use_cache=False).loss
     if subject.loop == "sft":
-        return _sft_loss(model, ids, mask)
+        return _sft_loss(model, ids, mask, has_positions=subject.is_flattened)
     return _grpo_loss(model, ids, mask, scored)
 
 
@@ -144,7 +144,8 @@ class _Number(float):
         return self
 
 
-def _sft_loss(model: Any, ids: Tensor, mask: Tensor) -> Tensor:
+def _sft_loss(model: Any, ids: Tensor, mask: Tensor, *, has_positions: bool) -> Tensor:
+    """SFT's loss. Rows that lie end to end are told apart by positions, of which the model makes a mask."""
     from collections import defaultdict
 
     from trl import SFTTrainer
@@ -163,7 +164,8 @@ def _sft_loss(model: Any, ids: Tensor, mask: Tensor) -> Tensor:
         _tp_size=1,
         get_tp_size=lambda: 1,
     )
-    inputs = {"input_ids": ids, "attention_mask": mask, "labels": ids.clone()}
+    told = {"position_ids": ids.clone()} if has_positions else {"attention_mask": mask}
+    inputs = {"input_ids": ids, "labels": ids.clone(), **told}
     return SFTTrainer.compute_loss(trainer, model, inputs, num_items_in_batch=ids.numel())
 
 
@@ -221,7 +223,7 @@ def build_optimizer(subject: Subject, model: nn.Module) -> torch.optim.Optimizer
     )
 
 
-def embeddings_of(model: nn.Module) -> list[nn.Parameter]:
+def embeddings_of(model: nn.Module) -> list[Tensor]:
     """Return the weights of a model's embeddings."""
     return [m.weight for m in model.modules() if isinstance(m, nn.Embedding)]
 

@@ -148,8 +148,9 @@ def micro_batch(subject: Subject, model: Any, length: int, log: StorageLog) -> N
     log.mark("forward")
     scored = max(1, round(length * subject.scored_share))
     log.scored = _scored(subject, length)
-    ids = torch.zeros((subject.batch, length), dtype=torch.long)
-    mask = torch.ones((subject.batch, length), dtype=torch.long)
+    shape = (1, subject.batch * length) if subject.is_flattened else (subject.batch, length)
+    ids = torch.zeros(shape, dtype=torch.long)
+    mask = torch.ones(shape, dtype=torch.long)
     with torch.autocast("cpu", dtype=torch.bfloat16, enabled=subject.has_autocast):
         loss = loss_of(subject, model, ids, mask, scored)
     log.mark("backward")
