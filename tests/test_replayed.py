@@ -19,7 +19,7 @@ from tests.waiting import wait_until
 
 MIB = 2**20
 SLICE = "MIG-5c217ed0-0000-4000-8000-00000000000a"
-MATRIX = ROOT / "tests" / "data" / "replayed" / "sft.yaml"
+MATRICES = ROOT / "tests" / "data" / "replayed"
 # Tells the memory in use whenever a line comes in.
 TELL = f"""
 import sys, pynvml as nvml
@@ -104,12 +104,13 @@ PLAYED = (
 )
 
 
-def replay(folder: Path, trace: str, visible: str, *options: str) -> dict[str, Any]:
-    """Train one run of the small matrix for real beside a trace's GPUs; return the report's data."""
+def replay(folder: Path, matrix: str, trace: str, visible: str, cells: str) -> dict[str, Any]:
+    """Train a run of a small matrix for real beside a trace's GPUs; return the report's data on it."""
     runner = [sys.executable, "-m", "tests.nvml", "--replay", trace, "--each", "--"]
-    command = ["python", "-m", "tests.nvml.replayed", "--matrix", str(MATRIX), "--no-forecast"]
+    command = ["python", "-m", "tests.nvml.replayed", "--matrix", str(MATRICES / matrix)]
+    command += ["--filter", cells, "--no-forecast", "-o", str(folder / "study")]
     done = subprocess.run(
-        [*runner, *command, "-o", str(folder / "study"), *options],
+        [*runner, *command],
         env={**os.environ, "CUDA_VISIBLE_DEVICES": visible},
         cwd=ROOT,
         capture_output=True,
@@ -117,17 +118,17 @@ def replay(folder: Path, trace: str, visible: str, *options: str) -> dict[str, A
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    data: dict[str, Any] = json.loads((folder / "study" / "report" / "data.json").read_text())
-    return data
+    data = json.loads((folder / "study" / "report" / "data.json").read_text())
+    [run] = [run for run in data["runs"] if run["status"] is not None]
+    assert run["status"] == "ok"
+    return {**run, "banners": data["banners"]}
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("played", PLAYED, ids=lambda played: played.trace)
 def test_a_real_training_is_measured_by_the_device_that_it_was_given(tmp_path, played):
     """Every figure is the trace's of that device: another device's would be another number."""
-    data = replay(tmp_path, played.trace, played.visible, "--filter", "sft.lora-r16.*")
-    [run] = [run for run in data["runs"] if run["status"] is not None]
-    assert run["status"] == "ok"
+    run = replay(tmp_path, "sft.yaml", played.trace, played.visible, "sft.lora-r16.*")
     summary = run["summary"]
     [device] = run["sampler"]["devices"]
     assert (device["uuid"], device["name"]) == (played.visible, played.name)
@@ -158,4 +159,21 @@ def test_a_real_training_is_measured_by_the_device_that_it_was_given(tmp_path, p
     assert parts["optimizer state"] == 2 * parts["gradients"] == 8 * counts["trainable"]
     assert sum(parts.values()) == played.peak * MIB
 
-    assert any("NVIDIA Scripted 80GB" in banner["text"] for banner in data["banners"])
+    assert any("NVIDIA Scripted 80GB" in banner["text"] for banner in run["banners"])
+
+
+@pytest.mark.slow
+def test_two_processes_have_a_gpu_each_and_their_sum_at_each_instant(tmp_path):
+    """The second GPU peaks half a step after the first; for a tenth of a second they do so together."""
+    both = f"{UUID},{OTHER_UUID}"
+    run = replay(tmp_path, "two-gpus.yaml", "two-gpus", both, "sft.lora-r16.*")
+    summary = run["summary"]
+    assert run["result"]["distributed"]["processes"] == 2
+    assert summary["peak_bytes_by_device"] == {UUID: 20000 * MIB, OTHER_UUID: 21000 * MIB}
+    assert summary["peak_bytes"]["nvml-device"]["training"] == 41000 * MIB
+    each = summary["device_statistics"]
+    assert list(each) == [UUID, OTHER_UUID]
+    held = {uuid: of["nvml-process"]["training"]["peak_bytes"] for uuid, of in each.items()}
+    assert held == {UUID: 19996 * MIB, OTHER_UUID: 20996 * MIB}
+    assert run["peak_parts"]["total_bytes"] == 20000 * MIB, "of the first process's GPU"
+    assert summary["power_w_mean"] == pytest.approx(630)

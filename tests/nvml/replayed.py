@@ -54,7 +54,7 @@ def main() -> int:
         exclusive_wait_s=options.exclusive,
         renders_report=not options.no_report,
         forecasts_memory=not options.no_forecast,
-        command="python -m tests.nvml.replayed",
+        command="python -m tests.nvml --replay TRACE --each -- python -m tests.nvml.replayed",
     )
     launcher = OnCpu(is_cold=options.fake, command=COMMAND if options.fake else None)
     try:
