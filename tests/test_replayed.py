@@ -138,7 +138,9 @@ def test_a_real_training_is_measured_by_the_device_that_it_was_given(tmp_path, p
     peaks = summary["peak_bytes"]
     assert peaks["nvml-device"]["training"] == played.peak * MIB
     assert peaks["nvml-process"]["training"] == played.process_peak * MIB
-    assert peaks["nvml-device"]["load"] < 2000 * MIB < peaks["nvml-device"]["build"]
+    # Memory rises once the model is loaded, however fast this machine is.
+    assert played.idle * MIB <= peaks["nvml-device"]["load"] <= 524 * MIB
+    assert peaks["nvml-device"]["load"] < peaks["nvml-device"]["build"] < played.peak * MIB
     statistics = summary["memory_statistics"]
     above = statistics["nvml-above-idle"]["training"]["peak_bytes"]
     assert above == (played.peak - played.idle) * MIB
