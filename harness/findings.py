@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from harness import text
 from harness.claim_sentence import claims_sentence, control_problems, has_claims
 from harness.claims import Finding, sentence
+from harness.device_notes import beside_notice
 from harness.grade_tables import refusal_notice
 from harness.ratios import Interval, MemoryComparison
 from harness.record import Status
@@ -25,6 +26,7 @@ SCALE_NOTES = {
     "rehearsal": "A rehearsal of two steps, with toys in place of real models. It shows that each run goes "
     "through; no number here says anything about the models.",
 }
+NOT_THEIRS = "The GPU that was read trained nothing."
 POST_HOC = "Margins were changed after the first run: post hoc."
 UNDECLARED_SHOWN = 3  # sentences in the banner; the tables of arguments have them all
 DRAWING_WIDTH = 132.0
@@ -79,7 +81,9 @@ def headline(view: StudyView) -> str:
     if scale_of(view) == "rehearsal":
         ok = sum(r.record is not None and r.record.status is Status.OK for r in view.every_run)
         return f"Rehearsal: {ok} of {text.plural(len(view.every_run), 'run')} went through."
-    return text.clean(claims_sentence(view) if has_claims(view) else sentence(view.findings))
+    found = claims_sentence(view) if has_claims(view) else sentence(view.findings)
+    # What is quoted is this line, without the banner under it.
+    return text.clean(f"{found} {NOT_THEIRS}" if beside_notice(view) else found)
 
 
 def findings_rows(view: StudyView) -> list[FindingRow]:
@@ -103,7 +107,7 @@ def pair_label(view: StudyView, pair: str) -> str:
 
 def banners(view: StudyView) -> list[Banner]:
     """List what a reader must know before the numbers."""
-    rows = [("scale", SCALE_NOTES[scale_of(view)])]
+    rows = [("scale", SCALE_NOTES[scale_of(view)]), ("problem", text.clean(beside_notice(view)))]
     if view.post_hoc:
         rows.append(("problem", POST_HOC))
     if view.undeclared:

@@ -19,7 +19,8 @@ from harness.view import RunView, StudyView
 
 # Of no use to another reader, and somebody's own. Earlier records list a GPU's processes, by host id.
 PRIVATE = re.compile(
-    r"(^|[._])(host_?name|node|user(name)?|home|cwd|executable|argv)($|[._])|(^|\.)processes($|\.)",
+    r"(^|[._])(host_?name|node|user(name)?|home|cwd|executable|argv)($|[._])"
+    r"|(^|\.)gpus\.(.*\.)?processes($|\.)",
     re.I,
 )
 # Arguments that name files or differ between runs by design.

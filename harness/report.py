@@ -23,6 +23,7 @@ from harness.charts import curves_spec, memory_spec, memory_title
 from harness.claim_rows import WIDTH as CLAIM_WIDTH
 from harness.claim_rows import claim_rows
 from harness.claim_sentence import has_claims
+from harness.device_tables import devices_tables
 from harness.export import data_json, runs_csv
 from harness.finding_sections import finding_sections
 from harness.findings import DRAWING_WIDTH, banners, findings_rows, headline, pair_label
@@ -113,6 +114,7 @@ def _values(view: StudyView, generated_utc: str) -> dict[str, Any]:
         "measured": (
             figures_table(view),
             *memory_tables(view),
+            *devices_tables(view),
             *grades_tables(view),
             *scorecard_tables(view),
             *processes_tables(view),
@@ -192,7 +194,8 @@ def curves_caption(curves: Curves) -> str:
 
 def memory_caption(trace: MemoryTrace) -> str:
     """Name lens, statistic and seeds of a memory figure."""
-    what = f"{memory_title(trace)}: highest sample in each slice of time, shaded down to the lowest"
+    on = f", {', '.join(trace.names)}" if trace.names else ""
+    what = f"{memory_title(trace)}{on}: highest sample in each slice of time, shaded down to the lowest"
     if trace.devices > 1:
         what += f"; the sum of {trace.devices} GPUs at each instant"
     if trace.is_growth:

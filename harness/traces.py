@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 import pandas as pd
 
+from harness.device_notes import names_of
 from harness.lenses import (
     SAMPLED,
     TRAINING_PHASES,
@@ -93,6 +94,7 @@ class MemoryTrace:
     spans: tuple[PhaseSpan, ...]
     pools: tuple[MemoryPool, ...] = ()
     devices: int = 1  # GPUs that the lens adds up
+    names: tuple[str, ...] = ()  # what these GPUs call themselves; none of RSS
 
 
 def memory_trace(view: StudyView, pair: str) -> MemoryTrace | None:
@@ -122,6 +124,7 @@ def memory_trace(view: StudyView, pair: str) -> MemoryTrace | None:
         peaks=tuple(peaks),
         spans=tuple(spans),
         devices=max(len(device_series(r.memory, SAMPLED[lens])) for r in chosen.values()),
+        names=() if lens == "rss" else names_of(chosen.values()),
         pools=tuple(p for arm, run in chosen.items() for p in _pool_of(arm, run, spans)),
     )
 

@@ -60,12 +60,7 @@ def peak_caption(shown: Shown, seeds: Sequence[tuple[str, int]]) -> str:
     which = {seed for arm, seed in seeds if arm in shown}
     seed = f"seed {which.pop()}" if len(which) == 1 else "one seed an arm"
     counted = "Weights, gradients and optimizer state: parameters times bytes of their dtype"
-    read = (
-        ""
-        if first.lens == RSS
-        else "; context and libraries: NVML above idle minus torch reserved; fragmentation: torch "
-        "reserved minus allocated, a peak each"
-    )
+    read = "" if first.lens == RSS else _how_read(shown)
     where = " of the first process's GPU" if any(s.device for s in shown.values()) else ""
     rest = "activations, logits and temporaries follow one another within a step: no lens tells them apart"
     if any(part.name == OTHERS for parts in shown.values() for part in parts.parts):
@@ -73,6 +68,18 @@ def peak_caption(shown: Shown, seeds: Sequence[tuple[str, int]]) -> str:
             "; they are split in the proportions of the arm's traced forecast at its highest moment"
         )
     return f"{title[0].upper()}{title[1:]}{where} in training, {seed}. {counted}{read}. The rest: {rest}."
+
+
+def _how_read(shown: Shown) -> str:
+    """Say where the parts come from that are read off lenses and of an engine, and what is missing."""
+    present = {part.name for parts in shown.values() for part in parts.parts}
+    said = "; vLLM pool: what the engine reserves" if "vLLM pool" in present else ""
+    if "context and libraries" in present:
+        return said + (
+            "; context and libraries: NVML above idle minus torch reserved; fragmentation: torch reserved "
+            "minus allocated, a peak each"
+        )
+    return f"{said}; without torch's counters context, libraries and fragmentation are part of the rest"
 
 
 def peak_spec(shown: Shown, *, has_hover: bool) -> dict[str, Any]:

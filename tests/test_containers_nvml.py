@@ -11,8 +11,8 @@ import pytest
 
 from harness.measure.sealing import read_samples
 from tests.containers.boxes import Compose, give, me
-from tests.containers.prepare import Ready
-from tests.scripted_nvml import GPU, UUID
+from tests.containers.prepare import ROOT, Ready
+from tests.scripted_nvml import GPU, UUID, find_trace
 
 pytestmark = pytest.mark.docker
 
@@ -101,3 +101,51 @@ def test_the_sampler_reads_the_device_and_says_that_process_ids_are_foreign(
         "NVML process memory not measured: process ids here are not the host's, which NVML counts; the "
         "GPU's memory above its idle memory stands for the run"
     ]
+
+
+@pytest.fixture
+def foreign(nvml_library: Path) -> Sequence[str]:
+    """Options that put the GPU of a trace into a container, and beside the harness what replays it."""
+    nvml_library.chmod(0o755)
+    mounts = (f"{nvml_library}:/opt/nvml:ro", f"{ROOT / 'tests'}:/opt/replay/tests:ro")
+    variables = (
+        "LD_LIBRARY_PATH=/opt/nvml",
+        f"SCRIPTED_NVML=/opt/replay/tests/nvml/traces/{find_trace('foreign-pids').name}",
+        "PYTHONPATH=/opt/replay",
+    )
+    volumes = [word for mount in mounts for word in ("--volume", mount)]
+    return [*volumes, *(word for variable in variables for word in ("-e", variable))]
+
+
+def test_a_study_where_process_ids_are_foreign_stands_on_the_device_above_idle(
+    compose: Compose, ready: Ready, foreign: Sequence[str], tmp_path: Path
+):
+    """A real training in the container, and its report: whose memory it was is not made up."""
+    results = tmp_path / "results"
+    results.mkdir()
+    give(ready, results, USER)
+    words = ("-m", "tests.nvml.replayed", "--matrix", "/opt/replay/tests/data/replayed/sft.yaml")
+    words += ("--filter", "sft.full.*", "-o", "/work/results/study")
+    options = (*foreign, "--entrypoint", "python")
+    done = compose.run(*words, results=results, user=USER, options=options)
+    give(ready, results, me())
+    assert done.returncode == 0, done.stderr
+    report = results / "study" / "report"
+    [run] = json.loads((report / "data.json").read_text())["runs"]
+    summary = run["summary"]
+    assert "nvml-process" not in summary["peak_bytes"]
+    assert summary["peak_bytes"]["nvml-device"]["training"] == 9000 * MIB
+    above = summary["memory_statistics"]["nvml-above-idle"]["training"]
+    assert above["peak_bytes"] == (9000 - 4) * MIB
+    [device] = run["sampler"]["devices"]
+    assert (device["has_trusted_pids"], device["foreign_pids"]) == (False, [])
+    assert summary["grades"]["nvml-device"]["grade"] != "A"
+    assert any("another namespace" in r for r in summary["grades"]["nvml-device"]["reasons"])
+    parts = {part["name"]: part["bytes"] for part in run["peak_parts"]["parts"]}
+    assert parts["held before the run"] == 4 * MIB
+    assert sum(parts.values()) == 9000 * MIB
+    shown = (report / "report.md").read_text()
+    assert "NVML device memory above idle (stands for the run: process ids are foreign)" in shown
+    assert "of another namespace: the device above idle stands for a run" in shown
+    assert "NVML process memory |" not in shown
+    assert "NVIDIA Scripted 80GB is not of these trainings" in shown

@@ -10,7 +10,7 @@ from dataclasses import replace
 import pytest
 
 from harness.findings import banners
-from harness.provenance import arguments_tables, environment_table, environments
+from harness.provenance import arguments_tables, environment_table, environments, shareable
 from harness.record import Container
 from harness.report import render_report
 from harness.report_tables import arms_table, figures_table, pairs_table
@@ -135,6 +135,14 @@ def test_gpu_processes_of_earlier_records_are_neither_told_apart_nor_published()
     study = with_environments(build_study(), *busy)
     assert environments(study) == [{"format": 1, "gpus": [{"name": "H100"}]}]
     assert not any("424242" in body for body in rendered(study).values())
+
+
+def test_how_many_processes_a_run_had_is_published():
+    told = {"runs": [{"result": {"distributed": {"processes": 2}}}], "gpus": [{"processes": [1]}]}
+    assert shareable(told) == {
+        "runs": [{"result": {"distributed": {"processes": 2}}}],
+        "gpus": [{}],
+    }
 
 
 @pytest.mark.slow

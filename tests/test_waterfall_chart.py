@@ -78,3 +78,16 @@ def test_on_a_cpu_the_figure_is_of_growth():
     whole = Waterfall(lens="rss", total_bytes=5, parts=(Part(name=PARTS[-1], bytes=5),))
     assert not is_worth_drawing({"full": whole})
     assert not is_worth_drawing({})
+
+
+def test_the_caption_tells_of_no_part_that_is_not_there():
+    said = peak_caption(SHOWN, (("full", 0), ("lora", 0)))
+    assert "torch reserved" not in said
+    assert "context, libraries and fragmentation are part of the rest" in said
+    assert "vLLM" not in said
+    pooled = Waterfall(
+        lens="nvml-device",
+        total_bytes=3 * GIB,
+        parts=(Part(name="vLLM pool", bytes=GIB), Part(name=PARTS[-1], bytes=2 * GIB)),
+    )
+    assert "vLLM pool: what the engine reserves" in peak_caption({"full": pooled}, (("full", 0),))

@@ -1,7 +1,7 @@
 """`harness bench` whose workers train on the CPU while the sampler reads the scripted GPUs.
 
-    python -m tests.nvml --replay vllm-pool --each -- \
-        python -m tests.nvml.replayed --matrix cpu --filter 'sft-*.s0' -o results/replayed
+    python -m tests.nvml --replay two-gpus --each -- \
+        python -m tests.nvml.replayed --matrix tests/data/replayed/two-gpus.yaml -o results/two-gpus
 
 A worker that is given a GPU asks torch for it, and no library's script can lend torch one. So the
 launcher leaves the GPUs out of what the worker is told; places, sampler and record are as they ship.
@@ -41,6 +41,7 @@ def main() -> int:
     parser.add_argument("--jobs", type=int)
     parser.add_argument("--exclusive", type=int, metavar="SECONDS")
     parser.add_argument("--no-report", action="store_true")
+    parser.add_argument("--no-forecast", action="store_true")
     parser.add_argument("--fake", action="store_true", help="train nothing")
     options = parser.parse_args()
     request = Request(
@@ -52,7 +53,8 @@ def main() -> int:
         device="gpu",
         exclusive_wait_s=options.exclusive,
         renders_report=not options.no_report,
-        command="python -m tests.nvml.replayed",
+        forecasts_memory=not options.no_forecast,
+        command="python -m tests.nvml --replay TRACE --each -- python -m tests.nvml.replayed",
     )
     launcher = OnCpu(is_cold=options.fake, command=COMMAND if options.fake else None)
     try:

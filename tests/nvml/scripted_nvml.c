@@ -25,6 +25,15 @@
  * machine), else from the one in the file SCRIPTED_NVML_START, which the first process writes, else from
  * this process's nvmlInit. With SCRIPTED_NVML_CLOCK a file says what time it is: a test steps it.
  *
+ * Beside a worker of the harness a trace can wait for it:
+ *
+ *     mark.PHASE SECONDS             time stands still at SECONDS until PHASE has ended (mark.begin: until
+ *                                    loading begins), and goes on from there; above the first device, in
+ *                                    the order of time
+ *
+ * PHASE is looked for in phases.jsonl of the folder that this program was given as `--out`, as the sampler
+ * is; a program without one, or with a `start`, does not wait.
+ *
  * Every function begins with enter(). Not for several threads at once: a changed trace is read without
  * a lock.
  */
@@ -43,6 +52,7 @@
 #define MIB 1048576ULL
 #define NEVER 1e300
 #define LOOK_S 0.25
+#define WAIT_S 0.02
 #define COUNT(array) (sizeof(array) / sizeof((array)[0]))
 
 typedef nvmlReturn_t Result;
@@ -69,6 +79,7 @@ static struct last lasts[1024];
 static size_t device_count, fact_count, last_count;
 static struct stat read_at;
 static const char *clock_file;
+static char journal[4096]; /* the worker's, empty if there is none to wait for */
 static double start_s;
 static unsigned int worker_pid;
 static int inits;
@@ -108,11 +119,9 @@ static int read_fact(char *line, struct fact *fact)
         return 0;
     if (fact->every_s > 0 && fact->to_s == NEVER)
         fact->to_s = fact->from_s + fact->every_s;
-    /* Not by one format: a number may end in a point, and would take the first of the two. */
-    const char *dots = strstr(fact->value, "..");
-    fact->low = fact->high = strtod(fact->value, NULL);
-    if (dots)
-        fact->high = strtod(dots + 2, NULL);
+    const char *dots = strstr(fact->value, ".."); /* scanf would take the first of them for a fraction's */
+    fact->low = strtod(fact->value, NULL);
+    fact->high = dots ? strtod(dots + 2, NULL) : fact->low;
     return 1;
 }
 
@@ -211,21 +220,61 @@ static double shared_start(const char *path)
     return number_in(path, now_s);
 }
 
-static unsigned int find_worker(void)
+/* What this program was given after an option, NULL if it was not. */
+static const char *find_option(const char *option)
 {
-    const char *told = getenv("SCRIPTED_NVML_WORKER");
-    char words[4096];
-    if (told)
-        return (unsigned int)strtoul(told, NULL, 10);
+    static char words[4096];
     FILE *file = fopen("/proc/self/cmdline", "r");
     size_t length = file ? fread(words, 1, sizeof words - 1, file) : 0;
     if (file)
         fclose(file);
     words[length] = '\0';
     for (char *word = words; word < words + length; word += strlen(word) + 1)
-        if (!strcmp(word, "--pid"))
-            return (unsigned int)strtoul(word + sizeof "--pid", NULL, 10);
-    return 0;
+        if (!strcmp(word, option))
+            return word + strlen(word) + 1;
+    return NULL;
+}
+
+static unsigned int find_worker(void)
+{
+    const char *told = getenv("SCRIPTED_NVML_WORKER");
+    told = told ? told : find_option("--pid");
+    return told ? (unsigned int)strtoul(told, NULL, 10) : 0;
+}
+
+/* Whether the worker has ended a phase; `begin`, whether it has opened its journal. */
+static int has_ended(const char *phase)
+{
+    char line[512], words[96];
+    FILE *file = journal[0] ? fopen(journal, "r") : NULL;
+    int found = file && !strcmp(phase, "begin");
+    snprintf(words, sizeof words, "\"phase\":\"%s\"", phase);
+    while (file && !found && fgets(line, sizeof line, file))
+        found = strstr(line, words) != NULL;
+    if (file)
+        fclose(file);
+    return found;
+}
+
+/* The marks hold time back, or bring it on, one after the other. */
+static double marked(double time_s)
+{
+    static double looked_s;
+    static size_t passed;
+    size_t number = 0;
+    for (struct fact *fact = facts; fact < facts + fact_count && journal[0]; fact++) {
+        if (fact->device || strncmp(fact->key, "mark.", 5) || number++ < passed)
+            continue;
+        int is_due = monotonic_s() > looked_s + WAIT_S;
+        looked_s = is_due ? monotonic_s() : looked_s;
+        if (!is_due || !has_ended(fact->key + 5))
+            return time_s < fact->low ? time_s : fact->low;
+        passed++;
+        looked_s = 0;
+        start_s = monotonic_s() - fact->low;
+        time_s = fact->low;
+    }
+    return time_s;
 }
 
 /* How far a fact has come at a time, 0 to 1; negative: it does not hold. */
@@ -242,7 +291,7 @@ static double now(void)
     struct last *start = last_of(NULL, "start");
     if (clock_file)
         return number_in(clock_file, 0);
-    return monotonic_s() - (start ? start->fact->low : start_s);
+    return start ? monotonic_s() - start->fact->low : marked(monotonic_s() - start_s);
 }
 
 static double asked_s; /* when the last enter() was */
@@ -324,6 +373,8 @@ Result nvmlInitWithFlags(unsigned int flags)
         clock_file = getenv("SCRIPTED_NVML_CLOCK");
         start_s = shared ? shared_start(shared) : monotonic_s();
         worker_pid = find_worker();
+        const char *folder = find_option("--out");
+        snprintf(journal, sizeof journal, folder ? "%s/phases.jsonl" : "", folder);
     }
     Result entered = enter(NULL, "nvmlInit");
     inits -= entered != NVML_SUCCESS;
