@@ -22,7 +22,9 @@ WORKSPACE, WORKSPACE_ON_HOPPER = 8_519_680, 32 * MIB
 WORKSPACES = 2
 STEADY_STEPS = 3  # enough where every row has one length: the third is like all after it
 # Draws of lengths: as many as go through so many allocations and frees (5 s), at least and at most so many.
-REPLAYED_EVENTS, LEAST_DRAWS, MOST_DRAWS, STEPS_OF_A_DRAW = 2_000_000, 3, 9, 25
+REPLAYED_EVENTS, LEAST_DRAWS, MOST_DRAWS, STEPS_OF_A_DRAW = 2_000_000, 2, 9, 25
+DRAWS_OF_SPANS = 3  # of a loop that empties its cache or sorts rows: whole spans are replayed
+LAST_STEPS = 12  # of a draw, the longest batch among them: what a full card has to go through
 
 
 @dataclass(frozen=True)
@@ -51,13 +53,15 @@ def replay_steps(
     standing = workspaces(is_hopper)
     even = [rows.longest] * STEADY_STEPS
     steady = replay(trace, even, standing=standing)
-    count = LEAST_DRAWS if empties_every or rows.sorted_batches else count_draws(trace)
+    is_spans = bool(empties_every or rows.sorted_batches)
+    count = DRAWS_OF_SPANS if is_spans else count_draws(trace)
     draws = draw_lengths(rows, batch, count, batches=batches, empties_every=empties_every)
     drawn = [_reserve(trace, lengths, standing, empties_every) for lengths in draws]
     reserved = sorted(drawn) or [steady.reserved]
     # A few draws do not have the worst that may come: a gap as wide as those between them is put on top.
     beyond_drawn = (reserved[-1] - reserved[0]) // max(1, len(reserved) - 1)
     worst = draws[drawn.index(reserved[-1])] if draws else even
+    worst = worst if is_spans else worst[-LAST_STEPS:]
     return Steps(
         steady=steady,
         middle=reserved[len(reserved) // 2],
@@ -82,11 +86,8 @@ def _reserve(
     trace: Trace, lengths: Sequence[int], standing: Sequence[int], empties_every: int
 ) -> int:
     """Return the highest reserved bytes of steps of these lengths."""
-    state = Replay(trace, standing=standing, skips_small=not empties_every)
-    for i, length in enumerate(lengths):
-        state.step(length)
-        if empties_every and (i + 1) % empties_every == 0:
-            state.empty_cache()
+    state = Replay(trace, standing=standing, tells_kinds=False, skips_small=not empties_every)
+    _go(state, lengths, empties_every)
     return state.peak().reserved
 
 
@@ -95,6 +96,13 @@ def _need(
 ) -> int:
     """Return the smallest card that holds steps of these lengths, the cache given back when it is full."""
     card = CachingAllocator(least, grows=True)
-    replay(trace, lengths, standing=standing, empties_every=empties_every, memory=card)
+    _go(Replay(trace, standing=standing, tells_kinds=False, memory=card), lengths, empties_every)
     assert card.total_bytes is not None  # noqa: S101 - it was given
     return card.total_bytes
+
+
+def _go(state: Replay, lengths: Sequence[int], empties_every: int) -> None:
+    for i, length in enumerate(lengths):
+        state.step(length)
+        if empties_every and (i + 1) % empties_every == 0:
+            state.empty_cache()
