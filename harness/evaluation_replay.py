@@ -84,7 +84,8 @@ def replay_evaluation(
     for run in requests:
         state.beside(run, KIND)
     assert card.total_bytes is not None  # noqa: S101 - it was limited
-    return Evaluated(tuple(peaks), card.total_bytes)
+    # A card that holds the most that is reserved needs nothing given back.
+    return Evaluated(tuple(peaks), min(card.total_bytes, max(peak.reserved for peak in peaks)))
 
 
 def _with_shares(lengths: Sequence[int]) -> Iterator[list[tuple[int, float]]]:

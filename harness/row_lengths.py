@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 from pydantic import Field
 
@@ -60,17 +60,9 @@ def draw_lengths(
 def _draw(
     chance: random.Random, rows: Rows, batch: int, count: int, empties_every: int
 ) -> list[int]:
-    assert rows.mean is not None  # noqa: S101 - rows of one length are not drawn
-    centre = math.log(rows.mean) - SPREAD**2 / 2
-
-    def row() -> int:
-        return min(rows.longest, max(8, round(chance.lognormvariate(centre, SPREAD))))
-
     if rows.sorted_batches is not None:
-        return _sorted(row, rows, batch, count, empties_every)
-    lengths = [max(row() for _ in range(batch)) for _ in range(count)]
-    if rows.longest not in lengths:
-        lengths[chance.randrange(count)] = rows.longest
+        return _sorted(chance, rows, rows.sorted_batches, batch, count, empties_every)
+    lengths = draw_run(chance, rows, batch, count)
     if not empties_every:
         return records(lengths, AFTER_A_RECORD)
     spans = [lengths[i : i + empties_every] for i in range(0, count, empties_every)]
@@ -78,14 +70,27 @@ def _draw(
     return [length for span in spans[-WINDOWS:] for length in span]
 
 
+def draw_run(chance: random.Random, rows: Rows, batch: int, count: int) -> list[int]:
+    """Draw the lengths of all batches of a run whose rows are shuffled."""
+    lengths = [max(_row(chance, rows) for _ in range(batch)) for _ in range(count)]
+    if rows.longest not in lengths:
+        lengths[chance.randrange(count)] = rows.longest
+    return lengths
+
+
+def _row(chance: random.Random, rows: Rows) -> int:
+    centre = math.log(rows.mean or rows.longest) - SPREAD**2 / 2
+    return min(rows.longest, max(8, round(chance.lognormvariate(centre, SPREAD))))
+
+
 def _sorted(
-    row: Callable[[], int], rows: Rows, batch: int, count: int, empties_every: int
+    chance: random.Random, rows: Rows, size: int, batch: int, count: int, empties_every: int
 ) -> list[int]:
-    assert rows.sorted_batches is not None  # noqa: S101
+    """Buckets of so many batches, each sorted; the second begins with the longest row."""
     found: list[int] = []
-    wanted = 2 if empties_every else max(2, min(MOST_BUCKETS, count // rows.sorted_batches))
+    wanted = 2 if empties_every else max(2, min(MOST_BUCKETS, count // size))
     for i in range(wanted):
-        ordered = sorted((row() for _ in range(rows.sorted_batches * batch)), reverse=True)
+        ordered = sorted((_row(chance, rows) for _ in range(size * batch)), reverse=True)
         bucket = ordered[::batch]
         found += [rows.longest, *bucket[1:]] if i == 1 else bucket
     return found

@@ -58,8 +58,9 @@ def replay_steps(
     draws = draw_lengths(rows, batch, count, batches=batches, empties_every=empties_every)
     drawn = [_reserve(trace, lengths, standing, empties_every) for lengths in draws]
     reserved = sorted(drawn) or [steady.reserved]
-    # A few draws do not have the worst that may come: a gap as wide as those between them is put on top.
-    beyond_drawn = (reserved[-1] - reserved[0]) // max(1, len(reserved) - 1)
+    # A few draws do not have the worst that may come: half of how far they lie apart is put on top. Of 30
+    # other draws of one shape 28 then lie inside, 26 with none (tests/test_forecast_measured.py).
+    beyond_drawn = (reserved[-1] - reserved[0]) // min(2, max(1, len(reserved) - 1))
     worst = draws[drawn.index(reserved[-1])] if draws else even
     worst = worst if is_spans else worst[-LAST_STEPS:]
     return Steps(
@@ -67,7 +68,11 @@ def replay_steps(
         middle=reserved[len(reserved) // 2],
         low=min(steady.reserved, *reserved),
         high=max(steady.reserved, reserved[-1] + beyond_drawn),
-        needed=_need(trace, worst, standing, empties_every, steady.allocated),
+        # A card that holds the most that is reserved needs nothing given back.
+        needed=min(
+            max(steady.reserved, reserved[-1]),
+            _need(trace, worst, standing, empties_every, steady.allocated),
+        ),
     )
 
 
