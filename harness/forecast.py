@@ -26,7 +26,7 @@ from harness.frozen import Count, Frozen
 from harness.heap import MOST_THRESHOLD, Heap
 from harness.memory_replay import Peak, replay
 from harness.memory_trace import Trace, forward_temporaries
-from harness.row_lengths import Rows
+from harness.row_lengths import Rows as Rows  # `harness forecast` files take it from here
 from harness.spec import RunSpec
 from harness.step_replay import STEADY_STEPS, replay_steps
 from harness.subject import Adapter, Subject
@@ -46,6 +46,7 @@ LOADED_LATER = 44 * MIB
 HOLES = 0.34  # `python -m benchmarks.heap_holes`
 CPU_RESIDUAL = 0.10  # the runs that HOLES is fitted on lie within 7 %
 
+CACHE_NOTE = "reserved memory grows"
 TERM_NOTES = {
     "weights": "all weights of the model",
     "adapter": "weights of the adapter",
@@ -226,7 +227,7 @@ def cache_notes(device: Estimate, needs: Estimate) -> tuple[str, ...]:
     if needs.high_bytes > device.high_bytes * (1 - RESIDUAL):
         return ()
     return (
-        "reserved memory grows from step to step and from batch to batch; on a card of less than "
+        f"{CACHE_NOTE} from step to step and from batch to batch; on a card of less than "
         f"{in_gib(device.high_bytes)} torch may have to give its cache back and ask anew, which takes "
         f"time; it can't do without {in_gib(needs.bytes)} (up to {in_gib(needs.high_bytes)})",
     )

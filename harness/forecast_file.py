@@ -14,9 +14,9 @@ from pydantic import Field, ValidationError
 
 from harness.catalog import MODELS, ModelFacts
 from harness.errors import ConfigError, did_you_mean
+from harness.forecast import Rows
 from harness.frozen import Frozen, Name, PositiveInt
 from harness.matrix_file import explain, keep_plain, place, read_yaml
-from harness.row_lengths import Rows
 from harness.settings import Precision
 from harness.subject import Adapter, Device, Loop, Subject
 

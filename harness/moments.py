@@ -17,6 +17,7 @@ from harness.activations import ElementBytes, Term, evaluation, generation
 from harness.catalog import ModelFacts
 from harness.evaluation_replay import KIND, Evaluated
 from harness.forecast import (
+    CACHE_NOTE,
     CPU_RESIDUAL,
     LOADED_LATER,
     Band,
@@ -122,11 +123,12 @@ def highest(moments: Sequence[Forecast]) -> Forecast:
         for each in top.lenses
     )
     needed = _highest(needs) if needs else None
+    others = tuple(note for note in moments[0].notes if not note.startswith(CACHE_NOTE))
     return top.model_copy(
         update={
             "lenses": figures,
             "needs": needed,
-            "notes": cache_notes(figures[-1], needed) if needed else top.notes,
+            "notes": (*others, *(cache_notes(figures[-1], needed) if needed else ())),
         }
     )
 

@@ -68,6 +68,15 @@ def test_each_lens_has_its_own_highest_moment():
     assert (allocated.bytes, device(found)) == (20 * GIB, 28 * GIB)
 
 
+def test_what_was_said_of_a_step_is_said_of_the_run():
+    step = step_of(20).model_copy(update={"notes": ("of its lengths",)})
+    assert highest([step, step_of(30)]).notes == ("of its lengths",)
+    small = step_of(30).model_copy(update={"needs": step_of(20).needs})
+    first, second = highest([step, small]).notes or ("", "")
+    assert first == "of its lengths"
+    assert "can't do without" in second
+
+
 def test_a_pool_that_sleeps_is_not_there_in_a_step_but_may_leave_something():
     asleep, awake = (
         with_pool(step_of(20), 10 * GIB, is_awake=is_awake) for is_awake in (False, True)
