@@ -14,6 +14,9 @@ the difference is reckoned, not assumed. Sources, by the names that they have in
 * `free_block`: a freed block is joined with free neighbours of its segment, which stays reserved;
 * `release_cached_blocks`: whole free segments go back when the card is full, or on `empty_cache()`.
 
+The code is written for speed, since long runs are replayed: blocks lie in lists of whole numbers that hold
+a size and an address, and the common path is one call.
+
 What this leaves out: several streams, expandable segments and the other settings of
 PYTORCH_CUDA_ALLOC_CONF, private pools of CUDA graphs.
 """
@@ -21,7 +24,6 @@ PYTORCH_CUDA_ALLOC_CONF, private pools of CUDA graphs.
 from __future__ import annotations
 
 from bisect import bisect_left, insort
-from dataclasses import dataclass
 
 MIN_BLOCK = 512
 SMALL = 1 << 20
@@ -35,29 +37,38 @@ class OutOfMemoryError(Exception):
     """The card has no room for a segment, cached ones given back."""
 
 
-@dataclass(eq=False, slots=True)
-class _Block:
-    address: int
-    size: int
-    is_small: bool
-    is_free: bool = False
-    left: _Block | None = None
-    right: _Block | None = None
+_SHIFT = 48  # a free block's key is its size, and below that its address
+
+
+class Block:
+    """A piece of a segment: what is allocated, or free."""
+
+    __slots__ = ("address", "is_free", "is_small", "left", "right", "size")
+
+    def __init__(
+        self, address: int, size: int, is_small: bool, left: Block | None, right: Block | None
+    ) -> None:
+        self.address, self.size, self.is_small = address, size, is_small
+        self.left, self.right = left, right
+        self.is_free = False
 
 
 class CachingAllocator:
     """The state of one card's allocator: what is allocated, and what is reserved for it."""
 
-    def __init__(self, total_bytes: int | None = None) -> None:
+    def __init__(self, total_bytes: int | None = None, *, grows: bool = False) -> None:
+        """`grows` takes a card that is full to be larger: `total_bytes` is then what it had to be."""
+        self.total_bytes = total_bytes
+        self._grows = grows
         self.allocated = self.reserved = 0
         self.most_allocated = self.most_reserved = 0
-        self._total = total_bytes
-        # Free blocks of the small and the large pool, by size and address.
-        self._free: tuple[list[tuple[int, int]], list[tuple[int, int]]] = ([], [])
-        self._by_address: dict[int, _Block] = {}
+        # Free blocks of the small and the large pool, smallest first, and each by its key.
+        self._small: list[int] = []
+        self._large: list[int] = []
+        self._blocks: dict[int, Block] = {}
         self._next_address = 0
 
-    def allocate(self, size: int) -> _Block | None:
+    def allocate(self, size: int) -> Block | None:
         """Return a block that holds so many bytes; None for none.
 
         Raises: OutOfMemoryError if the card is full.
@@ -66,90 +77,98 @@ class CachingAllocator:
             return None
         rounded = -(-size // MIN_BLOCK) * MIN_BLOCK
         is_small = rounded <= SMALL
-        block = self._best_fit(rounded, is_small) or self._segment(rounded, is_small)
+        pool = self._small if is_small else self._large
+        at = bisect_left(pool, rounded << _SHIFT)
+        is_cached = at < len(pool)
+        block = self._blocks.pop(pool.pop(at)) if is_cached else self._segment(rounded, is_small)
         rest = block.size - rounded
         if rest >= MIN_BLOCK if is_small else rest > SMALL:
-            self._split(block, rounded)
+            self._cut(block, rounded, pool)
         block.is_free = False
         self.allocated += block.size
-        self.most_allocated = max(self.most_allocated, self.allocated)
+        if self.allocated > self.most_allocated:
+            self.most_allocated = self.allocated
         return block
 
-    def free(self, block: _Block | None) -> None:
+    def free(self, block: Block | None) -> None:
         """Give a block back, and join it with free neighbours."""
         if block is None:
             return
         self.allocated -= block.size
+        pool = self._small if block.is_small else self._large
+        left, right = block.left, block.right
+        if left is not None and left.is_free:
+            self._forget(left, pool)
+            left.size += block.size
+            left.right = right
+            if right is not None:
+                right.left = left
+            block = left
+        if right is not None and right.is_free:
+            self._forget(right, pool)
+            block.size += right.size
+            block.right = right.right
+            if right.right is not None:
+                right.right.left = block
         block.is_free = True
-        for other in (block.left, block.right):
-            if other is not None and other.is_free:
-                self._forget(other)
-                block = self._join(block, other)
-        self._keep(block)
+        key = block.size << _SHIFT | block.address
+        insort(pool, key)
+        self._blocks[key] = block
 
     def empty_cache(self) -> int:
         """Give segments that are free as a whole back to the driver; return their bytes."""
         released = 0
-        for pool in self._free:
-            for key in list(pool):
-                block = self._by_address[key[1]]
-                if block.left is None and block.right is None:
-                    self._forget(block)
-                    del self._by_address[block.address]
-                    released += block.size
+        for pool in (self._small, self._large):
+            whole = [key for key in pool if self._is_whole(key)]
+            for key in whole:
+                released += self._blocks.pop(key).size
+            gone = set(whole)
+            pool[:] = [key for key in pool if key not in gone]
         self.reserved -= released
         return released
 
-    def _best_fit(self, size: int, is_small: bool) -> _Block | None:
-        pool = self._free[not is_small]
-        at = bisect_left(pool, (size, -1))
-        if at == len(pool):
-            return None
-        block = self._by_address[pool[at][1]]
-        self._forget(block)
-        return block
+    def limit(self, total_bytes: int) -> None:
+        """Go on with a card of that size, taken to be larger where it is full."""
+        self.total_bytes, self._grows = max(total_bytes, self.reserved), True
 
-    def _segment(self, size: int, is_small: bool) -> _Block:
+    def forget_peaks(self) -> None:
+        """Let the highest figures begin anew at what is held now."""
+        self.most_allocated, self.most_reserved = self.allocated, self.reserved
+
+    def _is_whole(self, key: int) -> bool:
+        block = self._blocks[key]
+        return block.left is None and block.right is None
+
+    def _segment(self, size: int, is_small: bool) -> Block:
         if is_small:
             whole = SMALL_BUFFER
         elif size < MIN_LARGE:
             whole = LARGE_BUFFER
         else:
             whole = -(-size // ROUND_LARGE) * ROUND_LARGE
-        if self._total is not None and self.reserved + whole > self._total:
+        if self.total_bytes is not None and self.reserved + whole > self.total_bytes:
             self.empty_cache()
-            if self.reserved + whole > self._total:
-                raise OutOfMemoryError
-        block = _Block(self._next_address, whole, is_small)
-        self._by_address[block.address] = block
+            if self.reserved + whole > self.total_bytes:
+                if not self._grows:
+                    raise OutOfMemoryError
+                self.total_bytes = self.reserved + whole
+        block = Block(self._next_address, whole, is_small, None, None)
         self._next_address += whole
         self.reserved += whole
         self.most_reserved = max(self.most_reserved, self.reserved)
         return block
 
-    def _split(self, block: _Block, size: int) -> None:
-        rest = _Block(
-            block.address + size, block.size - size, block.is_small, True, block, block.right
-        )
+    def _cut(self, block: Block, size: int, pool: list[int]) -> None:
+        rest = Block(block.address + size, block.size - size, block.is_small, block, block.right)
+        rest.is_free = True
         if block.right is not None:
             block.right.left = rest
         block.right, block.size = rest, size
-        self._by_address[rest.address] = rest
-        self._keep(rest)
+        key = rest.size << _SHIFT | rest.address
+        insort(pool, key)
+        self._blocks[key] = rest
 
-    def _join(self, block: _Block, other: _Block) -> _Block:
-        first, second = (other, block) if other.address < block.address else (block, other)
-        first.size += second.size
-        first.right = second.right
-        if second.right is not None:
-            second.right.left = first
-        del self._by_address[second.address]
-        first.is_free = True
-        return first
-
-    def _keep(self, block: _Block) -> None:
-        insort(self._free[not block.is_small], (block.size, block.address))
-
-    def _forget(self, block: _Block) -> None:
-        pool = self._free[not block.is_small]
-        del pool[bisect_left(pool, (block.size, block.address))]
+    def _forget(self, block: Block, pool: list[int]) -> None:
+        key = block.size << _SHIFT | block.address
+        del pool[bisect_left(pool, key)]
+        del self._blocks[key]

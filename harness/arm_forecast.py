@@ -1,11 +1,11 @@
 """What each arm of a matrix would hold on one GPU, traced where it can be, and which GPU that takes.
 
-The training step is traced (`forecast`). What stands beside it is added: vLLM's pool, a share of the
-card; the buckets that DDP copies gradients to; and, where another moment of the run takes more than a
-step's activations and logits, what it takes beyond them, by the formulas of `activations`: sampling with
-transformers (keys and values of all completions), and the held-out evaluation. A run that is sharded over
-several GPUs, and any run where torch is not installed, is reckoned by the formulas of `estimate`, and
-says so.
+The training step is traced (`forecast`), and an SFT arm's held-out evaluation replayed. The other moments
+of a run are reckoned by the formulas of `activations`: sampling with transformers (keys and values of all
+completions) and syncing weights to a vLLM that sleeps meanwhile. vLLM's pool, a share of the card, and the
+buckets that DDP copies gradients to stand in them. The highest moment is the arm's (`moments`). A run that
+is sharded over several GPUs, and any run where torch is not installed, is reckoned by the formulas of
+`estimate`, and says so.
 """
 
 from __future__ import annotations
@@ -14,13 +14,14 @@ from collections.abc import Mapping, Sequence
 
 from pydantic import Field
 
-from harness.activations import ElementBytes, Term, evaluation, generation
+from harness.activations import ElementBytes, evaluation
 from harness.catalog import ModelFacts
 from harness.estimate import Memory, estimate_memory
+from harness.evaluation_replay import replay_evaluation
 from harness.forecast import (
     Estimate,
     Forecast,
-    Rows,
+    fit,
     forecast_on_cpu,
     forecast_training,
     smallest,
@@ -28,9 +29,12 @@ from harness.forecast import (
 )
 from harness.frozen import Frozen
 from harness.memory_trace import Trace
+from harness.moments import beyond_torch, evaluation_moment, highest_moment
 from harness.rates import RateCard
-from harness.sizes import count_groups, count_lora, facts_of
+from harness.row_lengths import Rows
+from harness.sizes import facts_of
 from harness.spec import RunSpec
+from harness.step_replay import workspaces
 from harness.subject import Device
 from harness.trace_cache import Progress, can_trace, traces
 from harness.tracers import Question
@@ -39,7 +43,6 @@ from harness.workload import Workload, workload
 # How far the formulas' step lay from what runs on an H100 held: 3 % below to 21 % above (docs/gpu.md).
 FORMULA_BELOW, FORMULA_ABOVE = 0.97, 1.21
 TRACED_OPTIMIZERS = ("adamw_torch", "adamw_torch_fused", "sgd", "adagrad", "rmsprop", "adafactor")
-OF_A_STEP = ("activations", "logits", "temporaries", "copies")
 
 
 class ArmForecast(Frozen):
@@ -126,7 +129,10 @@ def _arm(
 ) -> ArmForecast:
     facts, load = facts_of(spec.model.source), workload(spec, card)
     is_traced = isinstance(answer, Trace)
-    step = _step(spec, load, answer, card, is_hopper) if isinstance(answer, Trace) else None
+    step = evaluated = None
+    if isinstance(answer, Trace) and facts is not None:
+        step = _step(spec, load, answer, card, is_hopper)
+        evaluated = _evaluated(spec, facts, load, answer, step, is_hopper)
 
     def formulas(size: int) -> Memory | None:
         if facts is None:
@@ -135,12 +141,15 @@ def _arm(
 
     def made(size: int) -> Forecast | None:
         if step is not None and facts is not None:
-            return _with_others(spec, facts, load, step, size)
+            return highest_moment(spec, facts, load, step, size, evaluated=evaluated)
         known = formulas(size)
         return None if known is None else _reckoned(known)
 
     forecast, checked = made(gpu_bytes), formulas(gpu_bytes)
-    fits = {name: _fits(made(size), size) for name, size in classes.items()} if forecast else {}
+    fits: dict[str, str] = {}
+    for name, size in classes.items():  # vLLM's pool is a share of each
+        of_size = made(size)
+        fits |= fit(of_size, {name: size}) if of_size else {}
     return ArmForecast(
         pair=spec.pair,
         arm=spec.arm,
@@ -152,17 +161,35 @@ def _arm(
     )
 
 
-def _step(spec: RunSpec, load: Workload, trace: Trace, card: RateCard, is_hopper: bool) -> Forecast:
-    """The training step alone."""
+def _rows(spec: RunSpec, load: Workload) -> Rows:
+    """How long an arm's rows are; all the longest where they are packed, or sampled to a limit."""
     assert load.length is not None  # noqa: S101 - what is traced has one
     mean = load.mean_length if spec.task == "sft" and not spec.trainer.get("packing") else None
+    return Rows(longest=load.length, mean=mean)
+
+
+def _step(spec: RunSpec, load: Workload, trace: Trace, card: RateCard, is_hopper: bool) -> Forecast:
+    """The training step alone."""
     return forecast_training(
         trace,
-        Rows(longest=load.length, mean=mean),
+        _rows(spec, load),
         batch=load.batch,
         is_hopper=is_hopper,
         beyond_torch=card.bare_context_bytes.value,
+        batches=load.steps * load.accumulation if load.steps else None,
     )
+
+
+def _evaluated(
+    spec: RunSpec, facts: ModelFacts, load: Workload, trace: Trace, step: Forecast, is_hopper: bool
+) -> Forecast | None:
+    """The held-out evaluation of an SFT arm; None for GRPO's, which are sampled."""
+    if spec.task == "grpo":
+        return None
+    rows = _rows(spec, load)
+    found = replay_evaluation(trace, spec, facts, load, rows, workspaces(is_hopper))
+    note = evaluation(spec, facts, load, ElementBytes.of(load)).note
+    return evaluation_moment(step, found, beyond_torch(step), note)
 
 
 def training_on_gpu(
@@ -177,12 +204,9 @@ def training_on_gpu(
         return None
     if isinstance(answer, Trace):
         step = _step(spec, load, answer, card, is_hopper)
-        return _with_others(spec, facts, load, step, gpu_bytes, has_evaluation=False)
-    known = estimate_memory(spec, facts, load, gpu_bytes, card)
-    if known is None:
-        return None
-    training = tuple(term for term in known.terms if term.name != "evaluation")
-    return _reckoned(Memory(terms=training))
+        return highest_moment(spec, facts, load, step, gpu_bytes, has_evaluation=False)
+    known = estimate_memory(spec, facts, load, gpu_bytes, card, has_evaluation=False)
+    return None if known is None else _reckoned(known)
 
 
 def training_on_cpu(spec: RunSpec, answer: Trace | str, card: RateCard) -> Forecast | None:
@@ -191,80 +215,14 @@ def training_on_cpu(spec: RunSpec, answer: Trace | str, card: RateCard) -> Forec
     if facts is None or load.length is None or isinstance(answer, str):
         return None
     step = forecast_on_cpu(answer, load.length)
-    beside = _beyond_a_step(step, generation(facts, load, ElementBytes.of(load)))
-    return _with_terms(step, beside, 0)
+    return highest_moment(spec, facts, load, step, 0, has_evaluation=False)
 
 
 def beside_training(
     spec: RunSpec, facts: ModelFacts, load: Workload, step: Forecast, gpu_bytes: int
 ) -> Forecast:
     """Add to a forecast of a training step what stands beside it while the run trains."""
-    return _with_others(spec, facts, load, step, gpu_bytes, has_evaluation=False)
-
-
-def _with_others(
-    spec: RunSpec,
-    facts: ModelFacts,
-    load: Workload,
-    step: Forecast,
-    gpu_bytes: int,
-    *,
-    has_evaluation: bool = True,
-) -> Forecast:
-    """The traced step, and what stands beside it on a card of that size."""
-    size = ElementBytes.of(load)
-    own = sum(t.bytes for t in step.terms if t.name in OF_A_STEP)
-    others = [generation(facts, load, size)]
-    others += [evaluation(spec, facts, load, size)] if has_evaluation else []
-    beside = [
-        *_buckets(spec, facts, load, size),
-        *_beyond_a_step(step, max(others, key=lambda t: t.bytes)),
-    ]
-    pool = int(gpu_bytes * load.pool.share) if load.pool else 0
-    if load.pool and load.pool.sleeps:
-        pool = max(0, pool - own)
-    return _with_terms(step, beside, pool)
-
-
-def _buckets(spec: RunSpec, facts: ModelFacts, load: Workload, size: ElementBytes) -> list[Term]:
-    """What DDP copies gradients to before it sums them over processes: as many bytes again."""
-    if load.strategy != "ddp" or load.processes < 2:
-        return []
-    lora = spec.lora
-    count = count_lora(facts, lora.r, lora.target_modules) if lora else count_groups(facts).total
-    note = "gradients once more, where DDP sums them"
-    return [Term(name="DDP's buckets", bytes=count * size.trained, note=note)]
-
-
-def _beyond_a_step(step: Forecast, other: Term) -> list[Term]:
-    """What another moment takes beyond a step's activations and logits, if it does."""
-    own = sum(t.bytes for t in step.terms if t.name in OF_A_STEP)
-    return [other.model_copy(update={"bytes": other.bytes - own})] if other.bytes > own else []
-
-
-def _with_terms(step: Forecast, beside: Sequence[Term], pool: int) -> Forecast:
-    in_torch = sum(term.bytes for term in beside)
-    terms = (*step.terms, *beside)
-    if pool:
-        note = "a share of the card (vllm_gpu_memory_utilization)"
-        terms = (*terms, Term(name="vLLM pool", bytes=pool, note=note))
-    return step.model_copy(
-        update={
-            "terms": terms,
-            "lenses": tuple(
-                _raised(e, in_torch + (pool if e.lens == "nvml-device" else 0)) for e in step.lenses
-            ),
-        }
-    )
-
-
-def _raised(estimate: Estimate, by: int) -> Estimate:
-    return Estimate(
-        lens=estimate.lens,
-        bytes=estimate.bytes + by,
-        low_bytes=estimate.low_bytes + by,
-        high_bytes=estimate.high_bytes + by,
-    )
+    return highest_moment(spec, facts, load, step, gpu_bytes, has_evaluation=False)
 
 
 def _reckoned(memory: Memory) -> Forecast:
@@ -277,10 +235,3 @@ def _reckoned(memory: Memory) -> Forecast:
         high_bytes=round(total / FORMULA_BELOW),
     )
     return Forecast(source="formulas", terms=memory.terms, lenses=(estimate,))
-
-
-def _fits(forecast: Forecast | None, size: int) -> str:
-    device = forecast.lens("nvml-device") if forecast else None
-    if device is None or device.low_bytes > size:
-        return "no"
-    return "yes" if device.high_bytes <= size else "perhaps"

@@ -52,10 +52,12 @@ def estimate_memory(
     card: RateCard,
     *,
     has_tiles: bool = True,
+    has_evaluation: bool = True,
 ) -> Memory | None:
     """Estimate the highest memory of one GPU; None if nothing bounds the length of a row.
 
-    `has_tiles` says whether TRL scores tokens in tiles (from 1.15) or holds all logits.
+    `has_tiles` says whether TRL scores tokens in tiles (from 1.15) or holds all logits; without
+    `has_evaluation` the held-out ones are left out.
     """
     if load.length is None or load.scored is None:
         return None
@@ -67,7 +69,8 @@ def estimate_memory(
         logits(spec, facts, load, size, has_tiles=has_tiles),
     ]
     pool = _pool(load, gpu_bytes)
-    others = [generation(facts, load, size), evaluation(spec, facts, load, size)]
+    others = [generation(facts, load, size)]
+    others += [evaluation(spec, facts, load, size)] if has_evaluation else []
     if load.pool and load.pool.sleeps:
         others.append(pool)
     at_once = _beyond(others, sum(term.bytes for term in step))

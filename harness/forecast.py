@@ -4,8 +4,10 @@ What a forecast says, and how it comes about:
 
 * torch allocated: the highest bytes of tensors over a few steps of the real code on fake tensors;
 * torch reserved: those steps replayed through the caching allocator, with rows of varying length where a
-  batch is padded to its longest, over several draws of lengths;
-* NVML device: reserved, CUDA's context and what libraries load (rate card).
+  batch is padded to its longest, over several draws of lengths (`row_lengths`);
+* NVML device: reserved, CUDA's context and what libraries load (rate card);
+* what the run needs: the smallest card on which torch would go through the same batches, giving its
+  cache back whenever the card is full. It takes time, and no error.
 
 The interval of reserved memory spans the draws of lengths and a replay in which every row is the
 longest, widened by `RESIDUAL`: about how far measured runs lay from their forecast (docs/memory.md says
@@ -14,32 +16,28 @@ which, and what the interval then covered). No constant is fitted to a public ru
 
 from __future__ import annotations
 
-import math
-import random
 from collections.abc import Mapping, Sequence
 
 from pydantic import Field
 
 from harness.activations import Term
 from harness.catalog import ModelFacts
-from harness.frozen import Count, Frozen, PositiveInt
+from harness.frozen import Count, Frozen
 from harness.heap import MOST_THRESHOLD, Heap
 from harness.memory_replay import Peak, replay
 from harness.memory_trace import Trace, forward_temporaries
+from harness.row_lengths import Rows
 from harness.spec import RunSpec
+from harness.step_replay import STEADY_STEPS, replay_steps
 from harness.subject import Adapter, Subject
 from harness.text import memory as in_gib
 from harness.workload import Workload, argument, has_padding, is_flattened
 
 MIB = 1 << 20
-# cuBLAS's workspace, for the thread of the forward and that of the backward pass. Source: torch's
-# documentation of CUBLAS_WORKSPACE_CONFIG (`CUDA semantics`): :4096:2:16:8, on Hopper 32 MiB.
-WORKSPACE, WORKSPACE_ON_HOPPER = 8_519_680, 32 * MIB
-WORKSPACES = 2
-STEADY_STEPS = 3  # enough where every row has one length: the third is like all after it
-DRAWS, DRAWN_STEPS = 3, 8
-SPREAD = 0.5  # of the logarithm of a row's length, where only its mean is known
 RESIDUAL = 0.05
+# How far context and libraries may lie from the rate card's figure on a GPU that it was not measured on:
+# it was on a Hopper only. A guess.
+BEYOND_ERROR = 300 * MIB
 # On the CPU, two constants that no published rule gives. Fitted on runs of other shapes than those that the
 # forecast is checked by (docs/memory.md): what a worker of the micro model grows before its first step; the
 # share of a forward pass's temporaries whose holes glibc does not use again, of a model of 16 layers.
@@ -48,6 +46,7 @@ LOADED_LATER = 44 * MIB
 HOLES = 0.34  # `python -m benchmarks.heap_holes`
 CPU_RESIDUAL = 0.10  # the runs that HOLES is fitted on lie within 7 %
 
+CACHE_NOTE = "reserved memory grows"
 TERM_NOTES = {
     "weights": "all weights of the model",
     "adapter": "weights of the adapter",
@@ -59,20 +58,8 @@ TERM_NOTES = {
     "temporaries": "alive at that moment only: recomputed layers, gradients on the way",
     "optimizer temporaries": "what a step of the optimizer takes for itself",
     "workspaces": "of cuBLAS",
+    "evaluation": "of a held-out evaluation",
 }
-
-
-class Rows(Frozen):
-    """How long the rows of a batch are."""
-
-    longest: PositiveInt = Field(description="tokens that no row is beyond")
-    mean: PositiveInt | None = Field(
-        None, description="mean tokens of a row; null: every row is the longest"
-    )
-    sorted_batches: PositiveInt | None = Field(
-        None,
-        description="batches in a bucket of rows sorted by length, longest first; null: shuffled",
-    )
 
 
 class Estimate(Frozen):
@@ -88,8 +75,14 @@ class Forecast(Frozen):
     """What a run would hold at its highest moment."""
 
     source: str = Field(description="traced, or formulas")
-    terms: tuple[Term, ...] = Field(description="parts of torch's reserved memory; they add up")
+    terms: tuple[Term, ...] = Field(
+        description="parts of torch's reserved memory and of what stands beside it; they add up"
+    )
     lenses: tuple[Estimate, ...]
+    needs: Estimate | None = Field(
+        None, description="what a card must have, torch's cache given back when it is full"
+    )
+    standing: tuple[Term, ...] = Field((), description="tensors that live between two steps")
     notes: tuple[str, ...] = ()
 
     def lens(self, name: str) -> Estimate | None:
@@ -136,23 +129,32 @@ def forecast_training(
     is_hopper: bool,
     empties_every: int = 0,
     beyond_torch: int,
+    batches: int | None = None,
 ) -> Forecast:
-    """Forecast a training step from its trace. `beyond_torch` is CUDA's context and libraries."""
-    standing = (WORKSPACE_ON_HOPPER if is_hopper else WORKSPACE,) * WORKSPACES
-    steady = replay(trace, [rows.longest] * STEADY_STEPS, standing=standing)
-    peaks = [
-        replay(trace, lengths, standing=standing, empties_every=empties_every)
-        for lengths in draw_lengths(rows, batch)
-    ]
-    reserved = sorted(p.reserved for p in peaks) or [steady.reserved]
-    middle = reserved[len(reserved) // 2]
-    low = min(steady.reserved, *reserved)
-    high = max(steady.reserved, *reserved)
+    """Forecast a training step from its trace.
+
+    `beyond_torch` is CUDA's context and libraries; `batches` how many the run has, None where that is
+    unknown (`row_lengths`).
+    """
+    found = replay_steps(
+        trace,
+        rows,
+        batch=batch,
+        is_hopper=is_hopper,
+        empties_every=empties_every,
+        batches=batches,
+    )
+    beyond = Band.beyond(beyond_torch, is_hopper)
+    steady = found.steady
+    figures = lenses(steady.allocated, found.middle, found.low, found.high, beyond)
+    needs = need(steady.allocated, found.needed, beyond)
     return Forecast(
         source="traced",
-        terms=split(steady, middle),
-        lenses=lenses(steady.allocated, middle, low, high, beyond_torch),
-        notes=trace.notes,
+        terms=split(steady, found.middle),
+        lenses=figures,
+        needs=needs,
+        standing=terms_of(steady.standing),
+        notes=(*trace.notes, *cache_notes(figures[-1], needs)),
     )
 
 
@@ -172,10 +174,27 @@ def forecast_on_cpu(trace: Trace, length: int) -> Forecast:
                 high_bytes=round(grown * (1 + CPU_RESIDUAL)) + LOADED_LATER,
             ),
         ),
+        standing=terms_of(peak.standing),
     )
 
 
-def lenses(allocated: int, reserved: int, low: int, high: int, beyond: int) -> tuple[Estimate, ...]:
+class Band(Frozen):
+    """Bytes with an interval, of no lens."""
+
+    low: int
+    middle: int
+    high: int
+
+    @classmethod
+    def beyond(cls, middle: int, is_hopper: bool) -> Band:
+        """What a process holds beyond torch: as measured on a Hopper, taken over on any other GPU."""
+        error = 0 if is_hopper else min(middle, BEYOND_ERROR)
+        return cls(low=middle - error, middle=middle, high=middle + error)
+
+
+def lenses(
+    allocated: int, reserved: int, low: int, high: int, beyond: Band
+) -> tuple[Estimate, ...]:
     """Give each lens its figure and interval."""
     bottom, top = round(low * (1 - RESIDUAL)), round(high * (1 + RESIDUAL))
     return (
@@ -188,62 +207,65 @@ def lenses(allocated: int, reserved: int, low: int, high: int, beyond: int) -> t
         Estimate(lens="torch-reserved", bytes=reserved, low_bytes=bottom, high_bytes=top),
         Estimate(
             lens="nvml-device",
-            bytes=reserved + beyond,
-            low_bytes=bottom + beyond,
-            high_bytes=top + beyond,
+            bytes=reserved + beyond.middle,
+            low_bytes=bottom + beyond.low,
+            high_bytes=top + beyond.high,
         ),
+    )
+
+
+def need(allocated: int, needed: int, beyond: Band) -> Estimate:
+    """Say what a card must have: at least a run's tensors."""
+    return Estimate(
+        lens="card",
+        bytes=needed + beyond.middle,
+        low_bytes=round(allocated * (1 - RESIDUAL)) + beyond.low,
+        high_bytes=round(needed * (1 + RESIDUAL)) + beyond.high,
+    )
+
+
+def cache_notes(device: Estimate, needs: Estimate) -> tuple[str, ...]:
+    """Say so where a card may be full of torch's cache and the run goes on all the same."""
+    if needs.high_bytes > device.high_bytes * (1 - RESIDUAL):
+        return ()
+    return (
+        f"{CACHE_NOTE} from step to step and from batch to batch; on a card of less than "
+        f"{in_gib(device.high_bytes)} torch may have to give its cache back and ask anew, which takes "
+        f"time; it can't do without {in_gib(needs.bytes)} (up to {in_gib(needs.high_bytes)})",
     )
 
 
 def split(peak: Peak, reserved: int) -> tuple[Term, ...]:
     """Split reserved memory by term; what the allocator holds beyond tensors is a term of its own."""
-    terms = [
-        Term(name=kind, bytes=size, note=TERM_NOTES.get(kind, ""))
-        for kind, size in peak.kinds.items()
-        if size
-    ]
-    terms.sort(key=lambda term: list(TERM_NOTES).index(term.name))
     rest = reserved - peak.allocated
     note = "reserved by the allocator and in no tensor: rounding, cached and cut blocks"
-    return (*terms, Term(name="allocator", bytes=max(0, rest), note=note))
+    return (*terms_of(peak.kinds), Term(name="allocator", bytes=max(0, rest), note=note))
 
 
-def draw_lengths(rows: Rows, batch: int) -> list[list[int]]:
-    """Draw the length of each step's batch, its longest row's, several times; the longest comes once.
-
-    Lengths of rows are taken to be lognormal about their mean, cut at the longest.
-    """
-    if rows.mean is None or rows.mean >= rows.longest:
-        return []
-    centre = math.log(rows.mean) - SPREAD**2 / 2
-    return [_draw(random.Random(seed), rows, batch, centre) for seed in range(DRAWS)]
-
-
-def _draw(chance: random.Random, rows: Rows, batch: int, centre: float) -> list[int]:
-    def row() -> int:
-        return min(rows.longest, max(8, round(chance.lognormvariate(centre, SPREAD))))
-
-    if rows.sorted_batches is None:
-        lengths = [max(row() for _ in range(batch)) for _ in range(DRAWN_STEPS)]
-        lengths[DRAWN_STEPS // 2] = rows.longest
-        return lengths
-    buckets = []
-    for _ in range(2):
-        ordered = sorted((row() for _ in range(rows.sorted_batches * batch)), reverse=True)
-        buckets.append(ordered[::batch])
-    return [*buckets[0], rows.longest, *buckets[1][1:]]
+def terms_of(kinds: Mapping[str, int]) -> tuple[Term, ...]:
+    """Name the bytes of each kind of tensor."""
+    order = list(TERM_NOTES)
+    terms = [
+        Term(name=kind, bytes=size, note=TERM_NOTES.get(kind, ""))
+        for kind, size in kinds.items()
+        if size
+    ]
+    return tuple(sorted(terms, key=lambda term: order.index(term.name)))
 
 
 def fit(forecast: Forecast, gpu_bytes: Mapping[str, int]) -> dict[str, str]:
-    """Say of each class of GPU whether a run fits: yes, no, or perhaps."""
+    """Say of each class of GPU whether a run goes through on it: yes, no, or perhaps.
+
+    A run whose reserved memory would creep beyond a card still goes through where what it needs fits:
+    torch gives its cache back first.
+    """
     device = forecast.lens("nvml-device")
     assert device is not None  # noqa: S101 - every forecast of a GPU has it
+    needs = forecast.needs or device
+    low = min(device.low_bytes, needs.low_bytes)
+    high = min(device.high_bytes, needs.high_bytes)
     return {
-        name: "yes"
-        if device.high_bytes <= size
-        else "perhaps"
-        if device.low_bytes <= size
-        else "no"
+        name: "yes" if high <= size else "perhaps" if low <= size else "no"
         for name, size in gpu_bytes.items()
     }
 

@@ -15,10 +15,10 @@ from pydantic import Field, ValidationError, model_validator
 
 from harness.catalog import MODELS, ModelFacts
 from harness.errors import ConfigError, did_you_mean
-from harness.forecast import Rows
 from harness.frozen import Frozen, Name, PositiveInt
 from harness.matrix_file import explain, keep_plain, place, read_yaml
 from harness.rates import RateCard
+from harness.row_lengths import Rows
 from harness.settings import DatasetSpec, Evaluation, Lora, Model, Precision
 from harness.spec import RunSpec
 from harness.subject import Adapter, Device, Loop, Subject

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import random
+from itertools import pairwise
+
 import pytest
 
 from harness.allocator import CachingAllocator, OutOfMemoryError
@@ -98,3 +101,34 @@ def test_emptying_the_cache_keeps_segments_that_are_partly_used():
     card.free(kept[1])
     card.empty_cache()
     assert card.reserved == 0
+
+
+def test_a_card_that_may_grow_says_how_large_it_had_to_be():
+    card = CachingAllocator(total_bytes=64 * MIB, grows=True)
+    kept, gone = card.allocate(20 * MIB), card.allocate(40 * MIB)
+    card.free(gone)
+    card.allocate(44 * MIB)  # what is cached goes back first
+    assert card.total_bytes == 64 * MIB
+    card.allocate(30 * MIB)
+    assert card.total_bytes == 94 * MIB
+    card.free(kept)
+    card.limit(10 * MIB)  # no less than what is reserved
+    assert card.total_bytes == 94 * MIB
+
+
+def test_random_requests_never_overlap_and_leave_nothing_behind():
+    chance = random.Random(0)
+    card = CachingAllocator()
+    held = []
+    for _ in range(3000):
+        if held and chance.random() < 0.5:
+            card.free(held.pop(chance.randrange(len(held))))
+        else:
+            held.append(card.allocate(int(2 ** chance.uniform(5, 26))))
+        assert card.allocated == sum(block.size for block in held) <= card.reserved
+    places = sorted((block.address, block.address + block.size) for block in held)
+    assert all(end <= start for (_, end), (start, _) in pairwise(places))
+    for block in held:
+        card.free(block)
+    assert card.empty_cache() == card.most_reserved
+    assert (card.allocated, card.reserved) == (0, 0)

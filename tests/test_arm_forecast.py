@@ -7,10 +7,12 @@ from typing import Literal
 import pytest
 
 from harness.arm_forecast import question, training_on_cpu, training_on_gpu
+from harness.estimate import estimate_memory
 from harness.forecast import Forecast
 from harness.settings import Parallel
 from harness.sizes import count_groups, count_lora
 from harness.spec import RunSpec
+from harness.workload import workload
 from tests.plan_matrix import CARD, H100, facts_of, run_of
 from tests.test_forecast import small_trace
 
@@ -68,6 +70,22 @@ def test_held_out_evaluations_are_no_part_of_training():
     assert formulas is not None
     assert formulas.source == "formulas"
     assert bytes_of(formulas, "evaluation") == 0
+
+
+def test_where_evaluations_are_left_out_what_comes_after_them_is_the_highest_moment():
+    spec = run_of("grpo-8b.lora-r1", use_vllm=False)
+    larger = spec.evaluation.model_copy(update={"batch_size": 4096})
+    both = spec.model_copy(update={"evaluation": larger})
+    load, facts = workload(both, CARD), facts_of(both)
+    whole = estimate_memory(both, facts, load, H100, CARD)
+    assert whole is not None
+    assert whole.bytes_of("evaluation") > 0
+    assert whole.bytes_of("generation") == 0
+    formulas = training_on_gpu(both, WHY, CARD, H100, is_hopper=True)
+    assert formulas is not None
+    assert bytes_of(formulas, "evaluation") == 0
+    assert bytes_of(formulas, "generation") > 0
+    assert bytes_of(formulas, "overhead") < whole.bytes_of("overhead")
 
 
 def test_on_a_cpu_nothing_is_forecast_without_a_trace():

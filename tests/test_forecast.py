@@ -6,17 +6,16 @@ import pytest
 
 from harness.catalog import MODELS
 from harness.errors import ConfigError
-from harness.forecast import Rows, draw_lengths, fit, forecast_on_cpu, forecast_training, smallest
+from harness.forecast import fit, forecast_on_cpu, forecast_training, smallest
 from harness.forecast_file import load_forecast_file
-from harness.gpu_classes import classes, is_hopper
 from harness.heap import Heap
-from harness.memory_trace import ALLOCATE, FREE, MARK, Event, fold
-from harness.rates import load_rates
+from harness.memory_trace import ALLOCATE, FREE, MARK, Event, Trace, fold
+from harness.row_lengths import Rows
 
 MIB, GIB = 1 << 20, 1 << 30
 
 
-def small_trace():
+def small_trace() -> Trace:
     def step(first, size):
         return [
             Event(MARK, name="step"),
@@ -50,40 +49,62 @@ def test_hoppers_workspaces_are_part_of_what_torch_allocates():
     assert other.bytes - one.bytes == 2 * (32 * MIB - 8_519_680)
 
 
-def test_rows_of_one_length_need_no_draws_and_others_have_the_longest_in_every_draw():
-    assert draw_lengths(Rows(longest=768), 4) == []
-    assert draw_lengths(Rows(longest=768, mean=768), 4) == []
-    for draw in draw_lengths(Rows(longest=768, mean=210), 4):
-        assert max(draw) == 768
-        assert min(draw) < 768
-    sorted_rows = draw_lengths(Rows(longest=768, mean=210, sorted_batches=20), 4)
-    assert all(draw[20:] == sorted(draw[20:], reverse=True) for draw in sorted_rows)
-    assert draw_lengths(Rows(longest=768, mean=210), 4) == draw_lengths(
-        Rows(longest=768, mean=210), 4
-    )
+def test_off_hopper_what_is_beyond_torch_has_an_interval():
+    widths = []
+    for is_hopper in (True, False):
+        made = forecast_training(
+            small_trace(), Rows(longest=100), batch=4, is_hopper=is_hopper, beyond_torch=GIB
+        )
+        reserved, device = made.lens("torch-reserved"), made.lens("nvml-device")
+        widths.append(
+            device.high_bytes - device.low_bytes - reserved.high_bytes + reserved.low_bytes
+        )
+    assert widths == [0, 2 * 300 * MIB]
 
 
 def test_a_run_fits_a_card_only_if_the_intervals_upper_end_does():
     made = forecast_training(
         small_trace(), Rows(longest=100), batch=4, is_hopper=False, beyond_torch=0
     )
-    device = made.lens("nvml-device")
-    fits = fit(made, {"a": device.low_bytes - 1, "b": device.bytes, "c": device.high_bytes})
+    needs = made.needs
+    fits = fit(made, {"a": needs.low_bytes - 1, "b": needs.bytes, "c": needs.high_bytes})
     assert fits == {"a": "no", "b": "perhaps", "c": "yes"}
     assert smallest(fits) == "c"
     assert smallest(fits, ("yes", "perhaps")) == "b"
 
 
+def test_a_run_whose_cache_would_outgrow_a_card_fits_it_if_its_tensors_do_and_a_note_says_so():
+    made = forecast_training(
+        small_trace(), Rows(longest=100, mean=30), batch=1, is_hopper=False, beyond_torch=0
+    )
+    device, needs = made.lens("nvml-device"), made.needs
+    assert needs.high_bytes < device.bytes
+    between = (needs.high_bytes + device.bytes) // 2
+    assert fit(made, {"between": between}) == {"between": "yes"}
+    assert "reserved memory grows" in made.notes[0]
+    even = forecast_training(
+        small_trace(), Rows(longest=100), batch=1, is_hopper=False, beyond_torch=0
+    )
+    assert even.notes == ()
+
+
+def test_more_batches_reserve_more():
+    def high(batches: int) -> int:
+        made = forecast_training(
+            small_trace(),
+            Rows(longest=100, mean=30),
+            batch=1,
+            is_hopper=False,
+            beyond_torch=0,
+            batches=batches,
+        )
+        return made.lens("torch-reserved").high_bytes
+
+    assert high(2) < high(200)
+
+
 def test_on_the_cpu_the_lens_is_rss():
     assert [e.lens for e in forecast_on_cpu(small_trace(), 100).lenses] == ["rss"]
-
-
-def test_every_class_of_gpu_is_smaller_than_it_is_sold():
-    sizes = classes(load_rates(None))
-    assert list(sizes) == ["16 GB", "24 GB", "40 GB", "48 GB", "80 GB", "141 GB"]
-    assert list(sizes.values()) == sorted(sizes.values())
-    assert is_hopper("H100 80GB")
-    assert not is_hopper("L40S 48GB")
 
 
 def test_a_large_block_goes_back_to_the_system_and_a_hole_in_the_heap_stays():

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from harness.forecast import Rows, subject_of
+from harness.forecast import subject_of
 from harness.forecast_file import AskedRun
+from harness.row_lengths import Rows
 from tests.plan_matrix import facts_of, load_of, run_of
 
 
