@@ -43,8 +43,8 @@ BEYOND_ERROR = 300 * MIB
 # share of a forward pass's temporaries whose holes glibc does not use again, of a model of 16 layers.
 # The first is known of one model only, so the interval is wider by all of it.
 LOADED_LATER = 44 * MIB
-HOLES = 0.34  # `python -m benchmarks.heap_holes`
-CPU_RESIDUAL = 0.10  # the runs that HOLES is fitted on lie within 7 %
+HOLES = 0.40  # `python -m benchmarks.heap_holes`
+CPU_RESIDUAL = 0.10  # the runs that HOLES is fitted on lie within 12 %
 
 CACHE_NOTE = "reserved memory grows"
 TERM_NOTES = {
