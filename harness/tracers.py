@@ -122,7 +122,9 @@ class Tracers:
                     process.stdin.flush()
                 line = process.stdout.readline()
                 if not line.endswith(b"\n"):
-                    self.why = _last_words(process, errors)
+                    words = _last_words(process, errors)
+                    if not self._is_over:  # else it was ended from here, and died of nothing of its own
+                        self.why = words
                     self._answers.put((place, self.why))
                     break
                 self._answers.put((place, _answer(line)))
