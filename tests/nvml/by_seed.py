@@ -14,15 +14,11 @@ import os
 from pathlib import Path
 from typing import Any
 
-from harness.bench import bench
-from harness.errors import HarnessError
 from harness.launch import Launch
 from harness.plan import Request
-from harness.progress import choose_display
 from harness.spec import RunSpec
-from harness.terminal import complain
 from tests.fake_worker import COMMAND
-from tests.nvml.replayed import OnCpu
+from tests.nvml.replayed import OnCpu, run
 
 
 class BySeed(OnCpu):
@@ -60,11 +56,7 @@ def main() -> int:
     )
     command = COMMAND if options.fake else None
     launcher = BySeed(options.traces, is_cold=options.fake, command=command)
-    try:
-        return bench(request, launcher, choose_display(is_json=False, is_quiet=False)).exit_code
-    except HarnessError as error:
-        complain(str(error))
-        return error.exit_code
+    return run(request, launcher)
 
 
 if __name__ == "__main__":

@@ -57,6 +57,11 @@ def main() -> int:
         command="python -m tests.nvml --replay TRACE --each -- python -m tests.nvml.replayed",
     )
     launcher = OnCpu(is_cold=options.fake, command=COMMAND if options.fake else None)
+    return run(request, launcher)
+
+
+def run(request: Request, launcher: OnCpu) -> int:
+    """Run what is asked for, and return the exit code that `harness bench` would end with."""
     try:
         return bench(request, launcher, choose_display(is_json=False, is_quiet=False)).exit_code
     except HarnessError as error:
