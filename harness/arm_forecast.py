@@ -10,13 +10,13 @@ is sharded over several GPUs, and any run where torch is not installed, is recko
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from pydantic import Field
 
 from harness.activations import ElementBytes, evaluation
 from harness.catalog import ModelFacts
-from harness.estimate import Memory, estimate_memory
+from harness.estimate import Memory, estimate_memory, pool_problem
 from harness.evaluation_replay import replay_evaluation
 from harness.forecast import (
     Estimate,
@@ -146,10 +146,7 @@ def _arm(
         return None if known is None else _reckoned(known)
 
     forecast, checked = made(gpu_bytes), formulas(gpu_bytes)
-    fits: dict[str, str] = {}
-    for name, size in classes.items():  # vLLM's pool is a share of each
-        of_size = made(size)
-        fits |= fit(of_size, {name: size}) if of_size else {}
+    fits = {} if facts is None else fit_with_pool(facts, load, made, classes)
     return ArmForecast(
         pair=spec.pair,
         arm=spec.arm,
@@ -159,6 +156,25 @@ def _arm(
         fits=fits,
         smallest=smallest(fits),
     )
+
+
+def fit_with_pool(
+    facts: ModelFacts,
+    load: Workload,
+    made: Callable[[int], Forecast | None],
+    classes: Mapping[str, int],
+) -> dict[str, str]:
+    """Say of each class of GPU whether a run goes through on it, of which vLLM's pool is a share.
+
+    `made` forecasts the run on a card of so many bytes. A share that does not hold what vLLM needs is a no.
+    """
+    fits: dict[str, str] = {}
+    for name, size in classes.items():
+        forecast = made(size)
+        if forecast is not None:
+            has_problem = pool_problem(facts, load, size) is not None
+            fits |= {name: "no"} if has_problem else fit(forecast, {name: size})
+    return fits
 
 
 def _rows(spec: RunSpec, load: Workload) -> Rows:
@@ -176,7 +192,7 @@ def _step(spec: RunSpec, load: Workload, trace: Trace, card: RateCard, is_hopper
         batch=load.batch,
         is_hopper=is_hopper,
         beyond_torch=card.bare_context_bytes.value,
-        batches=load.steps * load.accumulation if load.steps else None,
+        batches=load.batches,
     )
 
 

@@ -42,7 +42,7 @@ BEYOND_ERROR = 300 * MIB
 # forecast is checked by (docs/memory.md): what a worker of the micro model grows before its first step; the
 # share of a forward pass's temporaries whose holes glibc does not use again, of a model of 16 layers.
 # The first is known of one model only, so the interval is wider by all of it.
-LOADED_LATER = 44 * MIB
+LOADED_LATER = 44 * MIB  # `python -m benchmarks.worker_growth`
 HOLES = 0.40  # `python -m benchmarks.heap_holes`
 CPU_RESIDUAL = 0.10  # the runs that HOLES is fitted on lie within 12 %
 

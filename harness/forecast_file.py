@@ -21,7 +21,7 @@ from harness.rates import RateCard
 from harness.row_lengths import Rows
 from harness.settings import DatasetSpec, Evaluation, Lora, Model, Precision
 from harness.spec import RunSpec
-from harness.subject import Adapter, Device, Loop, Subject
+from harness.subject import LEAST_TOKENS, Adapter, Device, Loop, Subject
 from harness.workload import Pool, Workload
 
 
@@ -72,6 +72,9 @@ class AskedRun(Frozen):
     )
     batch: PositiveInt = Field(description="rows of a micro batch")
     accumulation: PositiveInt = 1
+    steps: PositiveInt | None = Field(
+        None, description="optimizer steps of the run; null: unknown, 200 batches are replayed"
+    )
     length: Rows = Field(description="of a row, in tokens")
     has_autocast: bool = Field(False, description="bf16=True of a Trainer, or torch.autocast")
     has_checkpointing: bool = Field(False, description="gradient checkpointing")
@@ -103,8 +106,9 @@ class AskedRun(Frozen):
         has_vllm = self.sampling is not None and self.sampling.by == "vllm"
         problems = (
             (
-                rows.longest < 2,
-                "length.longest: expected 2 or more: of a row of one token nothing is learned",
+                rows.longest < LEAST_TOKENS,
+                f"length.longest: expected {LEAST_TOKENS} or more: shorter rows are traced too, and each "
+                "needs a token to predict",
             ),
             (
                 rows.mean is not None and rows.mean > rows.longest,
@@ -135,6 +139,11 @@ class AskedRun(Frozen):
         return self.loop != "grpo" or self.sampling is not None
 
     @property
+    def has_padding(self) -> bool:
+        """Whether rows of a batch differ in length."""
+        return self.batch > 1 and self.length.mean is not None
+
+    @property
     def notes(self) -> tuple[str, ...]:
         """What a reader must know of the forecast."""
         found = []
@@ -144,7 +153,8 @@ class AskedRun(Frozen):
                 "hold the run; add sampling: {by: vllm, share: 0.3}, transformers or server"
             )
         if self.device == "cpu" and self.length.mean is not None:
-            found.append("on a CPU every row counts as the longest; length.mean is not used")
+            used = "says only that attention has a mask" if self.has_padding else "is not used"
+            found.append(f"on a CPU every row counts as the longest; length.mean {used}")
         return tuple(found)
 
     def subject(self, where: str) -> Subject:
@@ -163,7 +173,7 @@ class AskedRun(Frozen):
             has_checkpointing=self.has_checkpointing,
             optim=self.optim,
             scored_share=self.scored_share,
-            has_padding=self.batch > 1 and self.length.mean is not None,
+            has_padding=self.has_padding,
             keeps_gradients=self.keeps_gradients,
             device=self.device,
             has_reference=self.beta > 0 and self.lora is None,
@@ -206,7 +216,7 @@ class AskedRun(Frozen):
             optim=self.optim,
             pool=pool,
             generates=generates,
-            steps=None,
+            steps=self.steps,
             rows=None,
         )
 

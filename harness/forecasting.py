@@ -154,9 +154,9 @@ def _forecast(
     name: str, run: AskedRun, trace: Trace, card: RateCard, classes: Mapping[str, int]
 ) -> tuple[Forecast, dict[str, str] | None]:
     """Forecast a run on its GPU, and say which classes of GPUs hold it; None where that can't be said."""
-    from harness.arm_forecast import beside_training
+    from harness.arm_forecast import beside_training, fit_with_pool
     from harness.estimate import pool_problem
-    from harness.forecast import fit, forecast_on_cpu, forecast_training
+    from harness.forecast import forecast_on_cpu, forecast_training
     from harness.gpu_classes import is_hopper
 
     facts, load, spec = run.facts(name), run.workload(), run.spec(name)
@@ -171,17 +171,16 @@ def _forecast(
             is_hopper=is_hopper(gpu),
             empties_every=run.empties_cache_every,
             beyond_torch=card.bare_context_bytes.value,
+            batches=load.batches,
         )
 
-    def fits_in(word: str, size: int) -> str:
-        if pool_problem(facts, load, size):  # a share of it does not hold what vLLM needs
-            return "no"
-        return fit(beside_training(spec, facts, load, step, size), {word: size})[word]
+    def made(size: int) -> Forecast:
+        return beside_training(spec, facts, load, step, size)
 
     size = rates.memory_bytes.value
-    whole, problem = beside_training(spec, facts, load, step, size), pool_problem(facts, load, size)
+    whole, problem = made(size), pool_problem(facts, load, size)
     notes = (*whole.notes, *run.notes, *([f"on {gpu}: {problem}"] if problem else []))
     fits = None
     if run.is_whole and run.device == "cuda":
-        fits = {word: fits_in(word, size) for word, size in classes.items()}
+        fits = fit_with_pool(facts, load, made, classes)
     return whole.model_copy(update={"notes": notes}), fits

@@ -16,6 +16,7 @@ from harness.settings import Precision
 
 Loop = Literal["sft", "grpo", "transformers"]
 Device = Literal["cuda", "cpu"]
+LEAST_TOKENS = 3  # of a row that is traced: it and a shorter one both have a token to predict
 
 
 class Adapter(Frozen):

@@ -85,6 +85,11 @@ class Workload:
         return self.processes if self.is_sharded else 1
 
     @property
+    def batches(self) -> int | None:
+        """How many micro batches the run has on a GPU; None where that is unknown."""
+        return None if self.steps is None else self.steps * self.accumulation
+
+    @property
     def rows_per_step(self) -> int:
         """Rows of an optimizer step, over all processes."""
         return self.batch * self.accumulation * self.processes

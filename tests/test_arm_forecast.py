@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Literal
 
 import pytest
 
-from harness.arm_forecast import question, training_on_cpu, training_on_gpu
+from harness.arm_forecast import (
+    ArmForecast,
+    forecast_arms,
+    question,
+    training_on_cpu,
+    training_on_gpu,
+)
 from harness.estimate import estimate_memory
 from harness.forecast import Forecast
 from harness.settings import Parallel
 from harness.sizes import count_groups, count_lora
 from harness.spec import RunSpec
+from harness.trace_cache import traces
 from harness.workload import workload
 from tests.plan_matrix import CARD, H100, facts_of, run_of
 from tests.test_forecast import small_trace
@@ -47,6 +55,39 @@ def test_a_colocated_engines_pool_is_on_the_device_and_not_in_torch():
     assert device.bytes - reserved.bytes == pool + CARD.bare_context_bytes.value
     assert bytes_of(alone, "generation") > 0  # transformers' cache of 32 completions
     assert bytes_of(beside, "generation") == 0
+
+
+def keep_trace(spec: RunSpec) -> None:
+    """Put the small trace where an arm's own would lie: a stand-in for torch's processes makes it."""
+    asked = question(spec, CARD)
+    assert not isinstance(asked, str)
+    line = small_trace().model_dump_json()
+    program = f"import sys\nfor _ in sys.stdin: print({line!r}, flush=True)"
+    traces([asked], command=(sys.executable, "-c", program))
+
+
+@pytest.mark.parametrize(("cell", "source"), [("lora-r1", "traced"), ("full", "formulas")])
+def test_a_card_whose_share_does_not_hold_vllms_own_weights_is_no_fit(
+    cell, source, tmp_path, monkeypatch
+):
+    """8B weights in bfloat16 are 15 GiB; 0.12 of an H100 are 9.6, of an H200 17."""
+    monkeypatch.setenv("HARNESS_CACHE", str(tmp_path))
+    small, larger = (
+        run_of(f"grpo-8b.{cell}", vllm_gpu_memory_utilization=share) for share in (0.12, 0.25)
+    )
+    if source == "traced":
+        keep_trace(small)
+    sizes = {name: CARD.gpus[name].memory_bytes.value for name in ("H100 80GB", "H200 141GB")}
+
+    def forecast(spec: RunSpec) -> ArmForecast:
+        (made,) = forecast_arms([spec], CARD, H100, sizes, is_hopper=True, has_tiles=True)
+        assert made.forecast is not None
+        assert made.forecast.source == source
+        return made
+
+    assert forecast(small).fits == {"H100 80GB": "no", "H200 141GB": "yes"}
+    assert forecast(small).smallest == "H200 141GB"
+    assert forecast(larger).smallest == "H100 80GB"
 
 
 @pytest.mark.parametrize("arm", ["full", "lora-r256"])

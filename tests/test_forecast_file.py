@@ -7,6 +7,7 @@ import pytest
 from harness.errors import ConfigError
 from harness.forecast_file import AskedRun, check_names, load_forecast_file
 from harness.rates import load_rates
+from harness.subject import LEAST_TOKENS
 from tests.test_forecast import write
 
 SMALL = "model: smollm2, batch: 2"
@@ -19,7 +20,7 @@ def one(tmp_path, run: str) -> AskedRun:
 @pytest.mark.parametrize(
     ("run", "said"),
     [
-        ("length: {longest: 1}", "length.longest: expected 2 or more"),
+        ("length: {longest: 2}", "length.longest: expected 3 or more"),
         ("length: {longest: 64, mean: 65}", "length.mean: expected no more than"),
         ("length: {longest: 64, sorted_batches: 4}", "add length.mean"),
         ("length: {longest: 64}, beta: 0.1", "are of loop: grpo"),
@@ -83,8 +84,23 @@ def test_transformers_samples_the_completions_of_a_step_unless_told_otherwise(tm
     assert not one(tmp_path, run).is_whole
 
 
-def test_a_length_that_is_not_used_on_a_cpu_is_said(tmp_path):
+def test_what_a_mean_length_is_used_for_on_a_cpu_is_said(tmp_path):
+    """It decides whether a mask is traced; a batch of one row has none."""
     lengths = "length: {longest: 64, mean: 20}"
-    (note,) = one(tmp_path, f"{SMALL}, {lengths}, device: cpu").notes
-    assert "length.mean is not used" in note
+    padded = one(tmp_path, f"{SMALL}, {lengths}, device: cpu")
+    assert padded.subject("runs.yaml: a").has_padding
+    assert "length.mean says only that attention has a mask" in padded.notes[0]
+    single = one(tmp_path, f"model: smollm2, batch: 1, {lengths}, device: cpu")
+    assert not single.subject("runs.yaml: a").has_padding
+    assert "length.mean is not used" in single.notes[0]
     assert one(tmp_path, f"{SMALL}, {lengths}").notes == ()
+
+
+def test_the_shortest_rows_that_are_traced_are_taken(tmp_path):
+    assert one(tmp_path, f"{SMALL}, length: {{longest: {LEAST_TOKENS}}}").length.longest == 3
+
+
+def test_a_run_has_as_many_batches_as_its_steps_accumulate(tmp_path):
+    run = f"{SMALL}, accumulation: 4, length: {{longest: 64}}"
+    assert one(tmp_path, f"{run}, steps: 30").workload().batches == 120
+    assert one(tmp_path, run).workload().batches is None

@@ -133,6 +133,17 @@ def test_a_share_of_a_card_that_does_not_hold_vllms_own_weights_is_no_fit(answer
     assert line["notes"][0].startswith("on L40S 48GB: vLLM's pool of")
 
 
+def test_a_longer_run_whose_rows_vary_reserves_more(answered):
+    """Every record among its batches finds no block that fits; 200 are drawn where steps are unknown."""
+    run = "{model: smollm2, batch: 2, length: {longest: 90, mean: 50}, accumulation: 4"
+    path = answered(*(f"{run}{more}}}" for more in (", steps: 2", ", steps: 50", "")))
+    short, long, unknown = (
+        next(each["bytes"] for each in line["lenses"] if each["lens"] == "torch-reserved")
+        for line in lines_of(typed(path, "--json"))
+    )
+    assert short < long == unknown
+
+
 @pytest.mark.slow
 def test_a_run_that_cant_be_traced_has_a_line_too(answered):
     path = answered("{model: smollm2, batch: 2, length: {longest: 64}}")

@@ -11,10 +11,10 @@ from harness.catalog import MODELS
 from harness.heap import Heap
 from harness.memory_replay import replay
 from harness.memory_trace import OWN, Step
-from harness.subject import Adapter, Subject
+from harness.subject import LEAST_TOKENS, Adapter, Subject
 from harness.worker.kernels import as_on_cpu
 from harness.worker.model_step import build_optimizer, clip, loss_of, without_weights
-from harness.worker.tracing import LEAST_TOKENS, answer, trace
+from harness.worker.tracing import answer, trace
 
 pytestmark = pytest.mark.slow
 

@@ -22,7 +22,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from harness.catalog import ModelFacts
 from harness.errors import ConfigError, HarnessError
 from harness.memory_trace import Trace, fold
-from harness.subject import Subject
+from harness.subject import LEAST_TOKENS, Subject
 from harness.worker.kernels import as_on_cpu, as_on_gpu
 from harness.worker.model_step import (
     build_model,
@@ -47,7 +47,6 @@ UNTRACEABLE = (
     ImportError,
     StopIteration,
 )
-LEAST_TOKENS = 3  # two lengths of a row that both have a token to predict
 UNITS = 3  # that are run; the middle one is then repeated
 
 
