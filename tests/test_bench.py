@@ -254,7 +254,9 @@ def supervisor(folder: Path, **environment: str) -> subprocess.Popen[bytes]:
     )
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize(
+    "number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)]
+)
 def test_an_interrupt_seals_the_state_and_the_same_command_goes_on(folder, number):
     process = supervisor(folder, FAKE_STEP_S="0.4")
     wait_until(lambda: list(folder.glob("study/runs/*/attempt-1/steps.jsonl")))

@@ -322,6 +322,7 @@ def test_a_study_refuses_another_folder_and_a_changed_one(hub, folder):
     assert "its files are not those that the study began with" in refused.stderr
 
 
+@pytest.mark.slow
 def test_nothing_is_trained_or_planned_before_access_is_certain(hub, folder):
     hub.repos[("models", MODEL)].is_gated = True
     refused = bench(hub, folder, "sft-micro")

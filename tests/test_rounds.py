@@ -103,6 +103,7 @@ def attempts(folder: Path) -> dict[str, int]:
     return {p.run_id: len(store.attempts(p.run_id)) for p in store.read_study().planned}
 
 
+@pytest.mark.slow
 def test_the_best_rate_of_the_grid_is_judged_and_the_same_command_does_nothing_more(folder):
     outcome = run(folder, renders_report=True)
     assert outcome.exit_code == 0
