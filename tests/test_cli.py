@@ -119,6 +119,7 @@ def made(tmp_path_factory) -> Path:
     words = ("-m", "tiny.yaml", "-o", "s", "--filter", "sft-micro.*.s0", "--no-report", "--quiet")
     with pytest.MonkeyPatch.context() as patch, redirect_stderr(io.StringIO()) as err:
         patch.chdir(folder)
+        patch.setenv("HARNESS_LOCKS", str(folder))  # another process of these tests makes one too
         patch.setattr("harness.ready.LocalLauncher", lambda is_cold: LOCAL)
         assert (cli.run(["bench", *words]), err.getvalue()) == (0, "")
     return folder / "s"
