@@ -9,11 +9,10 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from harness import text
+from harness.forecasts import CPU
 from harness.samples import DeviceSummary
 from harness.series import is_ok
 from harness.view import RunView, StudyView
-
-CPU = "cpu"  # record.Result.device of a run that trained without a GPU
 
 
 def devices_of(run: RunView) -> tuple[DeviceSummary, ...]:

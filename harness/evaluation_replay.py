@@ -6,8 +6,8 @@ training scores in tiles: those are what it holds. The forward pass is not trace
 those of `worker.sft.held_out_nll`, in their order, with a layer's temporaries in between.
 
 Batches whose numbers of scored tokens differ find no block of the size that they ask for, so what is
-reserved lies far above what is allocated: on an H100 by 60 to 80 % of
-what the evaluation takes (docs/memory.md).
+reserved lies far above what is allocated: on an H100 by 60 to 80 % of what the evaluation takes
+(docs/memory.md).
 """
 
 from __future__ import annotations

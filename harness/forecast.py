@@ -46,7 +46,6 @@ LOADED_LATER = 44 * MIB  # `python -m benchmarks.worker_growth`
 HOLES = 0.40  # `python -m benchmarks.heap_holes`
 CPU_RESIDUAL = 0.10  # the runs that HOLES is fitted on lie within 12 %
 
-CACHE_NOTE = "reserved memory grows"
 TERM_NOTES = {
     "weights": "all weights of the model",
     "adapter": "weights of the adapter",
@@ -88,6 +87,21 @@ class Forecast(Frozen):
     def lens(self, name: str) -> Estimate | None:
         """Return a lens's figure."""
         return next((e for e in self.lenses if e.lens == name), None)
+
+    @property
+    def remarks(self) -> tuple[str, ...]:
+        """What a reader must know: the notes, and whether a card may be full of torch's cache."""
+        device, needs = self.lens("nvml-device"), self.needs
+        if device is None or needs is None:
+            return self.notes
+        if needs.high_bytes > device.high_bytes * (1 - RESIDUAL):
+            return self.notes
+        return (
+            *self.notes,
+            "reserved memory grows from step to step and from batch to batch; on a card of less than "
+            f"{in_gib(device.high_bytes)} torch may have to give its cache back and ask anew, which takes "
+            f"time; it can't do without {in_gib(needs.bytes)} (up to {in_gib(needs.high_bytes)})",
+        )
 
 
 def subject_of(spec: RunSpec, facts: ModelFacts, load: Workload) -> Subject | None:
@@ -146,15 +160,13 @@ def forecast_training(
     )
     beyond = Band.beyond(beyond_torch, is_hopper)
     steady = found.steady
-    figures = lenses(steady.allocated, found.middle, found.low, found.high, beyond)
-    needs = need(steady.allocated, found.needed, beyond)
     return Forecast(
         source="traced",
         terms=split(steady, found.middle),
-        lenses=figures,
-        needs=needs,
+        lenses=lenses(steady.allocated, found.middle, found.low, found.high, beyond),
+        needs=need(steady.allocated, found.needed, beyond),
         standing=terms_of(steady.standing),
-        notes=(*trace.notes, *cache_notes(figures[-1], needs)),
+        notes=trace.notes,
     )
 
 
@@ -166,15 +178,18 @@ def forecast_on_cpu(trace: Trace, length: int) -> Forecast:
     return Forecast(
         source="traced",
         terms=split(peak, grown),
-        lenses=(
-            Estimate(
-                lens="rss",
-                bytes=grown,
-                low_bytes=max(0, round(grown * (1 - CPU_RESIDUAL)) - LOADED_LATER),
-                high_bytes=round(grown * (1 + CPU_RESIDUAL)) + LOADED_LATER,
-            ),
-        ),
+        lenses=(growth(grown),),
         standing=terms_of(peak.standing),
+    )
+
+
+def growth(grown: int) -> Estimate:
+    """Give a process's growth on the CPU its interval."""
+    return Estimate(
+        lens="rss",
+        bytes=grown,
+        low_bytes=max(0, round(grown * (1 - CPU_RESIDUAL)) - LOADED_LATER),
+        high_bytes=round(grown * (1 + CPU_RESIDUAL)) + LOADED_LATER,
     )
 
 
@@ -221,17 +236,6 @@ def need(allocated: int, needed: int, beyond: Band) -> Estimate:
         bytes=needed + beyond.middle,
         low_bytes=round(allocated * (1 - RESIDUAL)) + beyond.low,
         high_bytes=round(needed * (1 + RESIDUAL)) + beyond.high,
-    )
-
-
-def cache_notes(device: Estimate, needs: Estimate) -> tuple[str, ...]:
-    """Say so where a card may be full of torch's cache and the run goes on all the same."""
-    if needs.high_bytes > device.high_bytes * (1 - RESIDUAL):
-        return ()
-    return (
-        f"{CACHE_NOTE} from step to step and from batch to batch; on a card of less than "
-        f"{in_gib(device.high_bytes)} torch may have to give its cache back and ask anew, which takes "
-        f"time; it can't do without {in_gib(needs.bytes)} (up to {in_gib(needs.high_bytes)})",
     )
 
 

@@ -32,7 +32,7 @@ def print_forecast(
         sure, perhaps = smallest(fits), smallest(fits, ("yes", "perhaps"))
         also = f"; perhaps {perhaps}" if perhaps not in (None, sure) else ""
         out.print(Text(f"  smallest GPU that fits: {sure or 'none of these classes'}{also}"))
-    for note in made.notes:
+    for note in made.remarks:
         out.print(Text(harmless(f"  note: {note}")))
     if run.measured is not None:
         out.print(Text(f"  {_judged(run, made)}"))
@@ -70,7 +70,7 @@ def print_arms(arms: Sequence[ArmForecast]) -> None:
     for arm in arms:
         if arm.why:
             out.print(Text(harmless(f"{arm.pair}.{arm.arm} is not traced: {arm.why}")))
-        for note in arm.forecast.notes if arm.forecast else ():
+        for note in arm.forecast.remarks if arm.forecast else ():
             out.print(Text(harmless(f"{arm.pair}.{arm.arm}: {note}")))
 
 
@@ -83,6 +83,7 @@ def printed(
     return {
         "run": name,
         **made.model_dump(mode="json"),
+        "notes": made.remarks,
         "fits": fits,
         "measured_bytes": measured,
         "measured_lens": run.measured.lens if run.measured else None,

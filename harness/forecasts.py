@@ -22,7 +22,7 @@ from harness.samples import FORMAT
 from harness.store import Store, read_model
 
 FILE = "forecast.json"
-CPU = "cpu"
+CPU = "cpu"  # record.Result.device of a run that trained without a GPU
 
 
 class ArmMemory(Frozen):

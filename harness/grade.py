@@ -59,9 +59,8 @@ def grade_run(watch: Watch) -> dict[str, MeasurementGrade]:
 
 def _lens_faults(watch: Watch, lens: str) -> list[Fault]:
     faults = step_faults(watch)
-    if (
-        lens in GPU_LENSES
-    ):  # before the gap that a lost device leaves: of equals the cause is said first
+    # Before the gap that a lost device leaves: of equals the cause is said first.
+    if lens in GPU_LENSES:
         faults += device_faults(watch, lens)
     if lens in (*SAMPLED, ABOVE_IDLE):
         faults += pace_faults(watch, lens)

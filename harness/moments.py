@@ -17,13 +17,11 @@ from harness.activations import ElementBytes, Term, evaluation, generation
 from harness.catalog import ModelFacts
 from harness.evaluation_replay import KIND, Evaluated
 from harness.forecast import (
-    CACHE_NOTE,
-    CPU_RESIDUAL,
     LOADED_LATER,
     Band,
     Estimate,
     Forecast,
-    cache_notes,
+    growth,
     lenses,
     need,
     split,
@@ -122,15 +120,7 @@ def highest(moments: Sequence[Forecast]) -> Forecast:
         _highest([figure for moment in moments if (figure := moment.lens(each.lens))])
         for each in top.lenses
     )
-    needed = _highest(needs) if needs else None
-    others = tuple(note for note in moments[0].notes if not note.startswith(CACHE_NOTE))
-    return top.model_copy(
-        update={
-            "lenses": figures,
-            "needs": needed,
-            "notes": (*others, *(cache_notes(figures[-1], needed) if needed else ())),
-        }
-    )
+    return top.model_copy(update={"lenses": figures, "needs": _highest(needs) if needs else None})
 
 
 def _highest(figures: Sequence[Estimate]) -> Estimate:
@@ -169,14 +159,8 @@ def moment_between_steps(step: Forecast, added: Sequence[Term], beyond: Band) ->
     if step.lens("rss") is not None:
         grown = held + LOADED_LATER
         note = "the process's growth beyond its tensors"
-        figure = Estimate(
-            lens="rss",
-            bytes=grown,
-            low_bytes=max(0, round(grown * (1 - CPU_RESIDUAL)) - LOADED_LATER),
-            high_bytes=round(grown * (1 + CPU_RESIDUAL)) + LOADED_LATER,
-        )
         terms = (*terms, Term(name="allocator", bytes=LOADED_LATER, note=note))
-        return step.model_copy(update={"terms": terms, "lenses": (figure,)})
+        return step.model_copy(update={"terms": terms, "lenses": (growth(grown),)})
     high = held + round((GROWING - 1) * own)
     return step.model_copy(
         update={

@@ -111,7 +111,10 @@ def plan(
         for line in json_lines(ground, repositories, arms, purse):
             click.echo(json.dumps(line))
         for arm in told:
-            click.echo(json.dumps({"line": "forecast", **arm.model_dump(mode="json")}))
+            line = {"line": "forecast", **arm.model_dump(mode="json")}
+            if arm.forecast is not None:
+                line["forecast"]["notes"] = arm.forecast.remarks
+            click.echo(json.dumps(line))
     else:
         print_plan(matrix, note, repositories, arms, purse)
         print_arms(told)

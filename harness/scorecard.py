@@ -15,10 +15,11 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from statistics import median
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 from pydantic import Field
 
+from harness.forecast import fit
 from harness.forecasts import ArmMemory, Device, Forecasts, device_of
 from harness.frozen import Count, Frozen, PositiveInt
 from harness.grade_bounds import Grade
@@ -97,9 +98,9 @@ class FullGpu(Frozen):
     forecast_bytes: Count | None = Field(description="null: no forecast for that GPU")
     low_bytes: Count | None
     high_bytes: Count | None
-    fits: Literal["yes", "perhaps", "no"] | None = Field(
-        description="what the forecast said of that GPU: its upper end fits what was free, only its lower "
-        "end does, or neither; null: no forecast"
+    fits: str | None = Field(
+        description="what the forecast said of what was free on that GPU, by the rule of `plan`: yes, "
+        "perhaps or no; null: no forecast"
     )
 
 
@@ -195,9 +196,7 @@ def _full_gpu(forecasts: Forecasts | None, ran: Ran, record: Record) -> FullGpu:
     devices = record.sampler.devices if record.sampler else ()
     idle = max((each.idle_bytes or 0 for each in devices), default=0)
     free = device.gpu_bytes - idle if device else 0
-    fits: Literal["yes", "perhaps", "no"] | None = None
-    if made is not None:
-        fits = "yes" if made.high_bytes <= free else "perhaps" if made.low_bytes <= free else "no"
+    fits = fit(kept.forecast, {DEVICE: free})[DEVICE] if made and kept and kept.forecast else None
     return FullGpu(
         run_id=ran.planned.run_id,
         cell=ran.planned.cell,

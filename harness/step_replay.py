@@ -35,9 +35,8 @@ class Steps:
     middle: int  # of reserved memory: the median draw
     low: int
     high: int
-    needed: (
-        int  # what torch would go through the worst draw with, its cache given back when it must
-    )
+    # What torch would go through the worst draw with, its cache given back when it must.
+    needed: int
 
 
 def replay_steps(

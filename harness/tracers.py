@@ -123,9 +123,8 @@ class Tracers:
                 line = process.stdout.readline()
                 if not line.endswith(b"\n"):
                     words = _last_words(process, errors)
-                    if (
-                        not self._is_over
-                    ):  # else it was ended from here, and died of nothing of its own
+                    # One that was ended from here died of nothing of its own.
+                    if not self._is_over:
                         self.why = words
                     self._answers.put((place, self.why))
                     break

@@ -19,7 +19,7 @@ from typing import Any
 from pydantic import Field
 
 from harness import text
-from harness.forecasts import Forecasts, device_of
+from harness.forecasts import CPU, Forecasts, device_of
 from harness.frozen import Count, Frozen
 from harness.lenses import (
     ALLOCATED,
@@ -114,7 +114,7 @@ def _shares(run: RunView, forecasts: Forecasts | None, *, is_gpu: bool) -> dict[
         return {}
     arm = forecasts.of(run.planned.pair, run.planned.arm, device.name)
     made = arm.forecast if arm else None
-    if arm is None or made is None or made.source != "traced" or is_gpu == (arm.device == "cpu"):
+    if arm is None or made is None or made.source != "traced" or is_gpu == (arm.device == CPU):
         return {}
     # On a GPU what the allocator holds beyond tensors is read off the lenses.
     apart = (*ELSEWHERE, "allocator") if is_gpu else ELSEWHERE

@@ -81,11 +81,12 @@ def test_a_run_whose_cache_would_outgrow_a_card_fits_it_if_its_tensors_do_and_a_
     assert needs.high_bytes < device.bytes
     between = (needs.high_bytes + device.bytes) // 2
     assert fit(made, {"between": between}) == {"between": "yes"}
-    assert "reserved memory grows" in made.notes[0]
+    assert "reserved memory grows" in made.remarks[0]
+    assert made.notes == ()  # it follows from the figures, and is not kept beside them
     even = forecast_training(
         small_trace(), Rows(longest=100), batch=1, is_hopper=False, beyond_torch=0
     )
-    assert even.notes == ()
+    assert even.remarks == ()
 
 
 def test_more_batches_reserve_more():

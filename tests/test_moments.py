@@ -70,9 +70,9 @@ def test_each_lens_has_its_own_highest_moment():
 
 def test_what_was_said_of_a_step_is_said_of_the_run():
     step = step_of(20).model_copy(update={"notes": ("of its lengths",)})
-    assert highest([step, step_of(30)]).notes == ("of its lengths",)
-    small = step_of(30).model_copy(update={"needs": step_of(20).needs})
-    first, second = highest([step, small]).notes or ("", "")
+    assert highest([step, step_of(18)]).remarks == ("of its lengths",)
+    small = step.model_copy(update={"lenses": step_of(30).lenses})
+    first, second = highest([step, small]).remarks or ("", "")
     assert first == "of its lengths"
     assert "can't do without" in second
 

@@ -218,6 +218,17 @@ def test_of_a_full_gpu_it_is_said_whether_the_run_was_forecast_to_fit_what_was_f
     assert (full.device, full.fits) == (H100, fits)
 
 
+def test_a_full_gpu_is_a_miss_also_where_torch_was_to_give_its_cache_back():
+    study = build_study(Plan(arms=1, seeds=(0,), failures={"sft-micro.full.s0": "oom-gpu"}))
+    run = on_a_gpu(study.runs[0], H100, 50, is_told=False)
+    kept = forecasts({("sft-micro", "full"): (estimate("nvml-device", 60 * 1024),)}, H100)
+    (arm,) = kept.arms
+    made = arm.forecast.model_copy(update={"needs": estimate("card", 40 * 1024)})
+    kept = kept.model_copy(update={"arms": (arm.model_copy(update={"forecast": made}),)})
+    (full,) = tally(kept, [ran(run)]).full
+    assert full.fits == "yes"
+
+
 def test_the_worst_miss_is_named_with_its_gpu():
     failures = {f"sft-micro.full.s{seed}": "oom-gpu" for seed in (0, 1, 2)}
     study = build_study(Plan(arms=1, failures=failures))
