@@ -65,9 +65,12 @@ def compile_library(folder: Path) -> Path:
 
 
 def find_trace(name: str) -> Path:
-    """Return a trace of `nvml/traces` by its name, or any file."""
-    shipped = TRACES / f"{name}.trace"
-    return shipped if shipped.exists() else Path(name).resolve()
+    """Return a trace of `nvml/traces` by its name, or any file. Raises: ValueError if there is neither."""
+    known = {path.stem: path for path in sorted(TRACES.glob("*.trace"))}
+    found = known.get(name, Path(name).resolve())
+    if not found.is_file():
+        raise ValueError(f"no trace {name!r}; expected a file, or one of {', '.join(known)}")
+    return found
 
 
 def variables(library: Path, script: Path, start: Path | None = None) -> dict[str, str]:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.nvml.fault_table import HEADS, Before, before_row
+from tests.nvml.fault_table import HEADS, SAMPLER_FAILS, Before, before_row
 from tests.nvml.faults import BEFORE, DURING
 from tests.scripted_nvml import find_trace
 
@@ -78,5 +78,12 @@ def test_a_command_that_can_not_begin_has_to_say_so_and_end(found, problem):
 
 
 def test_every_fault_has_a_trace():
-    missing = [name for name in (*DURING, *BEFORE) if not find_trace(name).exists()]
-    assert missing == ["sampler-fails"]
+    for name in {*DURING, *BEFORE} - {SAMPLER_FAILS}:
+        assert find_trace(name).stem == name
+
+
+def test_an_unknown_trace_is_refused_by_the_names_that_there_are():
+    with pytest.raises(
+        ValueError, match=r"no trace 'two-gpuz'; expected a file, or one of .*two-gpus"
+    ):
+        find_trace("two-gpuz")

@@ -31,11 +31,11 @@ def main() -> int:
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         try:
-            library = compile_library(Path(folder))
-        except NoCompiler as error:
+            trace, library = find_trace(options.replay), compile_library(Path(folder))
+        except (ValueError, NoCompiler) as error:
             parser.error(str(error))
         start = None if options.each else library / "start"
-        environment = variables(library, find_trace(options.replay), start)
+        environment = variables(library, trace, start)
         command = [*NAMED.get(options.command[0], options.command[:1]), *options.command[1:]]
         return subprocess.run(command, env=environment, check=False).returncode
 

@@ -25,11 +25,19 @@ from pathlib import Path
 
 import psutil
 
-from tests.nvml.fault_table import Before, Row, as_markdown, before_row, during_rows, print_table
+from tests.nvml.fault_table import (
+    SAMPLER_FAILS,
+    Before,
+    Row,
+    as_markdown,
+    before_row,
+    during_rows,
+    print_table,
+)
 from tests.scripted_nvml import NoCompiler, compile_library, find_trace, variables
 
 MATRIX = Path(__file__).parents[1] / "data" / "faults.yaml"
-HEALTHY, SAMPLER_FAILS = "healthy", "sampler-fails"
+HEALTHY = "healthy"
 DURING = (
     "gpu-lost", "needs-reset", "unknown-error", "not-supported", "no-permission", "slow-calls",
     "hanging-call", "hanging-start", "counter-wraps", "counter-restarts", "old-driver", "shared-gpu",
