@@ -120,6 +120,19 @@ def test_a_root_that_ended_ends_the_sampling(is_reaped):
             source.read(8)
 
 
+def test_beside_gpus_that_tell_their_memory_rss_is_read_about_ten_times_a_second():
+    telling = [False]
+    with subprocess.Popen([sys.executable, "-c", NAP]) as root:
+        source = RssSource(ProcessTree(root.pid), lambda: telling[0])
+        at_20_ms = [t * 20_000_000 for t in range(51)]  # a second at 50 Hz
+        assert sum(len(source.read(t)) for t in at_20_ms) == 51
+        telling[0] = True
+        assert sum(len(source.read(10**9 + t)) for t in at_20_ms) == 11
+        telling[0] = False  # the GPU is lost
+        assert sum(len(source.read(3 * 10**9 + t)) for t in at_20_ms) == 51
+        root.kill()
+
+
 def test_a_root_that_never_was_is_gone():
     with subprocess.Popen([sys.executable, "-c", ""]) as root:
         root.wait()

@@ -110,6 +110,26 @@ def test_a_driver_that_lacks_newer_functions_is_asked_by_their_older_names_or_no
     assert notes == ["NVML process memory not measured: this driver does not know it"]
 
 
+def test_memory_of_every_sample_is_what_pynvml_reads_in_either_version_and_fails_as_it_does(ask):
+    program = """
+import pynvml as nvml; nvml.nvmlInit(); gpu = nvml.nvmlDeviceGetHandleByIndex(0)
+from harness.measure.nvml import memory_reader
+def told(read):
+    try: return read()
+    except nvml.NVMLError as error: return type(error).__name__
+def own(version):
+    memory = nvml.nvmlDeviceGetMemoryInfo(gpu, version)
+    return memory.used, memory.total
+versions = (nvml.nvmlMemory_v2, None)
+found = [[told(memory_reader(nvml, gpu, v)), told(lambda: own(v))] for v in versions]
+""".strip()
+    total = 81559 * MIB
+    assert ask(GPU, program) == [[[8 * MIB, total]] * 2, [[920 * MIB, total]] * 2]
+    fault = "fault.nvmlDeviceGetMemoryInfo 15\nfault.nvmlDeviceGetMemoryInfo_v2 4\n"
+    refused = [["NVMLError_NoPermission"] * 2, ["NVMLError_GpuIsLost"] * 2]
+    assert ask(GPU + fault, program) == refused
+
+
 def test_what_the_script_leaves_out_is_not_supported_and_null(ask):
     bare = f"device {UUID}\ntotal_mib 100\nused_mib 10\n"
     sample, notes, _ = reading(ask, bare)

@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from harness.measure.nvml import Asker, Nvml, code_of, errors_of, has_host_pids
+from harness.measure.nvml import Asker, Nvml, code_of, errors_of, has_host_pids, memory_reader
 from harness.measure.pace import NOW, SHARE, Turn
 from harness.measure.sources import Sample
 from harness.measure.tenants import INSTEAD, Tenants, is_here
@@ -29,6 +29,8 @@ MEMORY_SHARE = 0.2
 PROMPT_S = 0.002  # what takes no longer than that needs no turn
 RARELY_S = 0.25  # worth a note
 NEVER = float("inf")
+# Sample() fills in what is left out by code of Python; this is for the sample of every instant.
+_new, _UNREAD = tuple.__new__, (None,) * (len(Sample._fields) - 5)
 MEMORY, LIST, ENERGY = "NVML device memory", "NVML process memory", "energy"
 
 
@@ -49,13 +51,13 @@ class NvmlSource:
         self.name = self.uuid = uuid
         self._ask, self._errors = Asker(nvml), errors_of(nvml)
         self._lenses: dict[str, None] = {}
-        self._read_memory = nvml.nvmlDeviceGetMemoryInfo
         self._has_no_memory = self._is_slow = False
         self._memory_turn = Turn(0.0, MEMORY_SHARE)
         self._list_turn = Turn(LIST_S, LIST_PART * share)
         self._sensors_turn = Turn(SENSORS_S, SENSORS_PART * share)
         self._energy_turn = Turn(ENERGY_S, ENERGY_PART * share)
         self._rare_s = NOW  # when the first of these is due
+        self._news_s = NOW  # from when on a list may be read because memory has changed
         self._version: int | None = nvml.nvmlMemory_v2
         self._called: str | None = None
         self._total_bytes: int | None = None
@@ -81,6 +83,7 @@ class NvmlSource:
         quiet = Asker(self._nvml)
         self._called = quiet("name", lambda: self._nvml.nvmlDeviceGetName(self._handle))
         self._choose_memory_version()
+        self._read_memory = memory_reader(self._nvml, self._handle, self._version)
 
     @property
     def _rare(self) -> tuple[Turn, ...]:
@@ -120,6 +123,11 @@ class NvmlSource:
         return tuple(self._lenses)
 
     @property
+    def tells_memory(self) -> bool:
+        """Whether its memory is read: it was, and it is not lost."""
+        return self._read_ns is not None and self._lost_ns is None and not self._has_no_memory
+
+    @property
     def strangers(self) -> tuple[int, ...]:
         """Process ids of other programs that were seen on it."""
         return self._tenants.foreign_pids
@@ -157,13 +165,15 @@ class NvmlSource:
         if is_due and (now_s - began_s > PROMPT_S or self._is_slow):
             self._memory_turn.took(began_s, now_s)
             self._is_slow = self._memory_turn.is_slowed
-        is_same = used is None or used == self._listed_at
-        if now_s < self._rare_s and (is_same or now_s < self._list_turn.urgent_s):
-            return [Sample(t_ns, self.uuid, None, None, used)]
+        if now_s < self._rare_s and (
+            now_s < self._news_s or used == self._listed_at or used is None
+        ):
+            return [_new(Sample, (t_ns, self.uuid, None, None, used, *_UNREAD))]
         sample = self._with_processes(Sample(t_ns, self.uuid, None, None, used))
         if now_s >= self._rare_s:
             sample = sample if self._is_slice else self._with_readings(sample)
         self._rare_s = min((turn.due_s for turn in self._rare), default=NEVER)
+        self._news_s = self._list_turn.urgent_s if self._tenants.is_trusted else NEVER
         if self._ask.lost_because is not None:
             self._lost_ns = t_ns
         return [sample]
@@ -173,16 +183,15 @@ class NvmlSource:
         if self._has_no_memory:
             return None
         try:
-            memory = self._read_memory(self._handle, self._version)
+            used, total = self._read_memory()
         except self._errors as error:
             self._ask.refused(MEMORY, error)
             self._has_no_memory = self._ask.knows(MEMORY) is False
             self._rare_s = NOW  # a lost GPU is noticed in this very sample
             return None
-        if not memory.total:
+        if not total:
             self._ask.note(f"{MEMORY} not measured: the driver tells a GPU of 0 bytes")
             return None
-        used = int(memory.used)
         if self._read_ns is None:
             self._ask.answered(MEMORY)
             self._idle_bytes = used

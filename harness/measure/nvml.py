@@ -10,6 +10,7 @@ permission or lost device. What this leaves out: what one GPU reads (`device`), 
 
 from __future__ import annotations
 
+import ctypes
 import importlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -158,6 +159,35 @@ class Asker:
             self.note(f"{what} not measured: {_UNSUPPORTED[code]}")
         else:
             self.note(f"{what} missing at times: NVML error {code}")
+
+
+def memory_reader(nvml: Nvml, handle: Any, version: int | None) -> Callable[[], tuple[int, int]]:
+    """Return a function that reads a GPU's memory in use and its total, bytes. It raises as pynvml does.
+
+    For the reading of every sample. pynvml's own function makes a structure and looks up the library's at
+    each call, which with cold caches takes as long as the call. Here both come from pynvml once; where it
+    does not show them, its own function is called.
+    """
+    try:
+        shown: Any = nvml
+        memory = shown.c_nvmlMemory_v2_t() if version else shown.c_nvmlMemory_t()
+        call = getattr(shown.nvmlLib, f"nvmlDeviceGetMemoryInfo{'_v2' if version else ''}")
+    except AttributeError:
+        return lambda: _memory_of(nvml.nvmlDeviceGetMemoryInfo(handle, version))
+    if version:
+        memory.version = version
+    place, error = ctypes.byref(memory), nvml.NVMLError
+
+    def read() -> tuple[int, int]:
+        if code := call(handle, place):
+            raise error(code)
+        return memory.used, memory.total
+
+    return read
+
+
+def _memory_of(memory: Any) -> tuple[int, int]:
+    return int(memory.used), int(memory.total)
 
 
 def has_host_pids() -> bool:

@@ -281,11 +281,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     sampling.announce()
     try:
         tree = ProcessTree(options.pid)
-        sources.append(RssSource(tree))
+        gpus: list[NvmlSource] = []
+        sources.append(RssSource(tree, lambda: any(gpu.tells_memory for gpu in gpus)))
         nvml, absence = load_nvml() if options.gpu else (None, None)
         notes += [f"GPU memory not measured: {absence.note}"] if absence else []
         each = share / max(1, len(options.gpu))
-        sources += [NvmlSource(nvml, gpu, tree.owns, share=each) for gpu in options.gpu if nvml]
+        gpus += [NvmlSource(nvml, gpu, tree.owns, share=each) for gpu in options.gpu if nvml]
+        sources += gpus
     except TargetGone:
         notes.append("the worker had ended before the first sample")
     if sources:

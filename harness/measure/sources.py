@@ -7,12 +7,15 @@ What this leaves out: proportional set size, which would settle that, costs mill
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import NamedTuple, Protocol
 
 from harness.measure.tree import ProcessTree
 
 HOST = "host"
+# A run on GPUs is judged by theirs; what reading RSS costs there would be taken from their rate.
+REST_S = 0.09  # so that it is read about ten times a second, on the grid of any rate from 11 on
+_REST_NS = int(REST_S * 1e9)
 
 
 class Sample(NamedTuple):
@@ -64,15 +67,18 @@ class Source(Protocol):
 
 
 class RssSource:
-    """RSS of a worker's process tree."""
+    """RSS of a worker's process tree: at every sample, or every REST_S beside GPUs whose memory is read."""
 
     name = "rss"
     longest_gap_ns = 0
     strangers: Collection[int] = ()
     device = None
 
-    def __init__(self, tree: ProcessTree) -> None:
-        self._tree = tree
+    def __init__(
+        self, tree: ProcessTree, is_beside_gpus: Callable[[], bool] = lambda: False
+    ) -> None:
+        self._tree, self._is_beside_gpus = tree, is_beside_gpus
+        self._due_ns = 0
         self._has_answered = False
 
     @property
@@ -86,7 +92,11 @@ class RssSource:
         return ("rss",) if self._has_answered else ()
 
     def read(self, t_ns: int) -> list[Sample]:
-        """Return the tree's RSS. Raises: TargetGone."""
+        """Return the tree's RSS, or nothing while it rests. Raises: TargetGone."""
+        if t_ns < self._due_ns:
+            return []
         sample = Sample(t_ns, HOST, *self._tree.rss())
         self._has_answered = True
+        if self._is_beside_gpus():
+            self._due_ns = t_ns + _REST_NS
         return [sample]
