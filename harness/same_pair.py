@@ -54,11 +54,11 @@ def _by_seed(view: StudyView, pair: str, arm: str) -> Runs:
 def _lens_row(ours: Runs, theirs: Runs, lens: Lens) -> tuple[str, ...] | None:
     """Give what to say of a lens, then its ratios, a statistic each; None if it has none."""
     # Whatever else a lens gives in training, it gives a peak.
-    read = [
+    arm_read, baseline_read = (
         {seed: run for seed, run in runs.items() if run.in_training(lens, "peak") is not None}
         for runs in (ours, theirs)
-    ]
-    seeds, note = trusted_seeds(*read, lens)
+    )
+    seeds, note = trusted_seeds(arm_read, baseline_read, lens)
     ratios = []
     for statistic in STATISTICS:
         arm, baseline = (
