@@ -2,7 +2,8 @@
 
 A benchmark is an arm of a pair; its rounds are the seconds of the training steps of all its seeds that
 ended ok, warm-up left out. Steps are fit to compare speed on one machine, and no samples of anything else:
-what an arm came to, and its memory, stand in `extra_info`, a number a seed. Nothing names a host or a path.
+what an arm came to, and its memory, stand in `extra_info`, a number a seed. Memory that a lens measured
+with grade D is left out there, and how many runs that were is said. Nothing names a host or a path.
 
 Source: pytest-benchmark 5.3.1, whose quartiles and outliers these are (`stats.py`).
 """
@@ -19,6 +20,7 @@ from harness import text
 from harness.provenance import environment_of, shareable
 from harness.record import Status
 from harness.summary import RunSummary
+from harness.trust import is_graded_d
 from harness.view import RunView, StudyView
 
 VERSION = "5.3.1"  # of the plugin whose format this is
@@ -126,6 +128,8 @@ def _extra(view: StudyView, runs: list[RunView], ok: list[RunView]) -> dict[str,
     metric = next((summary.metric for summary in by_seed.values()), None)
     final = {seed: summary.final_value for seed, summary in by_seed.items()}
     lenses = sorted({lens for summary in by_seed.values() for lens in summary.peak_bytes})
+    trusted = {lens: [s for s in by_seed.values() if not is_graded_d(s, lens)] for lens in lenses}
+    poor = {lens: len(by_seed) - len(good) for lens, good in trusted.items()}
     return {
         "matrix": view.study.matrix_name,
         "matrix_hash": view.study.matrix_hash,
@@ -137,20 +141,19 @@ def _extra(view: StudyView, runs: list[RunView], ok: list[RunView]) -> dict[str,
         "seeds": list(by_seed),
         "warmup_steps_excluded": view.matrix.warmup_steps_excluded,
         "trained_tokens_per_s": _mean([s.trained_tokens_per_s for s in by_seed.values()]),
-        "peak_training_bytes": {lens: _most(_peaks(by_seed.values(), lens)) for lens in lenses},
-        "growth_training_bytes": {
-            lens: _most([s.growth(lens) for s in by_seed.values()]) for lens in lenses
+        "peak_training_bytes": {
+            lens: _most([_training_peak(s, lens) for s in good]) for lens, good in trusted.items()
         },
+        "growth_training_bytes": {
+            lens: _most([s.growth(lens) for s in good]) for lens, good in trusted.items()
+        },
+        "runs_graded_d": {lens: runs for lens, runs in poor.items() if runs},
         "metric": metric,
         "metric_unit": METRIC_UNITS[metric] if metric else None,
         "final_value": _mean(list(final.values())),
         "final_value_by_seed": {str(seed): value for seed, value in final.items()},
         "versions": _versions(ok),
     }
-
-
-def _peaks(summaries: Any, lens: str) -> list[int | None]:
-    return [_training_peak(summary, lens) for summary in summaries]
 
 
 def _training_peak(summary: RunSummary, lens: str) -> int | None:

@@ -51,6 +51,7 @@ from harness.finding_tables import (
     ratios_table,
 )
 from harness.report_tables import Table, mean
+from harness.trust import GRADED_D
 from harness.verdicts.evidence import Evidence, what_is
 from harness.verdicts.model import ClaimVerdict
 from harness.view import StudyView
@@ -251,12 +252,16 @@ def _memory(subject: Subject) -> Shown:
         is_y_log=True,
         y_domain=(min(*shown, *ends, claim.at_most) / 1.1, max(*shown, *ends, claim.at_most) * 1.1),
     )
-    lenses = dict.fromkeys(p.effect.name.split(",")[0] for p in parts if p.decides)
+    lenses = dict.fromkeys(
+        p.effect.name.split(",")[0] for p in parts if p.decides and not p.is_refused
+    )
+    poor = [p.effect.name.rpartition(", ")[2] for p in parts if p.decides and p.is_refused]
+    missing = f" Not drawn, as its memory is {GRADED_D}: {', '.join(poor)}." if poor else ""
     figure = _figure(
         f"{subject.name}-ratios",
         "Memory over the baseline's",
         f"Statistic: {'; '.join(lenses)}. Large: geometric mean over seeds; bars: 95% interval; points: "
-        "seeds.",
+        f"seeds.{missing}",
         lambda h: dots_spec(
             dots,
             [LORA],

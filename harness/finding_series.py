@@ -212,11 +212,14 @@ def gap_dots(evidence: Evidence, claim: BatchClaim, batches: Mapping[str, Place]
 
 
 def ratio_dots(parts: Sequence[Part]) -> Dots:
-    """Collect the ratios that decide, a place a comparison, with their 95 % intervals."""
+    """Collect the ratios that decide, a place a comparison, with their 95 % intervals.
+
+    A comparison in which a run was measured with grade D decides nothing, so it has no place.
+    """
     found = Dots()
     for part in parts:
         effect = part.effect
-        if part.decides and effect.value is not None:
+        if part.decides and effect.value is not None and not part.is_refused:
             place = effect.name.rsplit(", ", 1)[-1].split(" over ")[0]
             mean = MeanPoint(place, LORA, effect.value, effect.low, effect.high, effect.n)
             found += Dots((mean,), tuple(SeedPoint(place, LORA, *each) for each in effect.by_seed))

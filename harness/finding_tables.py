@@ -18,6 +18,7 @@ from harness.rule import Word
 from harness.sizes import count_lora
 from harness.spec import Task
 from harness.stats import mean_interval
+from harness.trust import GRADED_D
 from harness.verdicts.evidence import Evidence, match_part
 from harness.verdicts.model import ClaimVerdict, Part
 from harness.view import StudyView
@@ -229,7 +230,8 @@ def ratios_table(caption: str, parts: Iterable[Part]) -> Table:
                 value_text(effect, effect.value),
                 interval_text(effect),
                 str(effect.n),
-                part.word if part.decides else "beside it",
+                (part.word if part.decides else "beside it")
+                + (f" ({GRADED_D})" if part.is_refused else ""),
             )
         )
     columns = ("Compared", "What", "Ratio", "95% interval", "Seeds", "For the claim")

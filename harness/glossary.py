@@ -81,7 +81,8 @@ GLOSSARY: tuple[tuple[str, str], ...] = (
     (
         "Tokens/s",
         "non-padding tokens trained on (prompt and completion) over the wall time of the "
-        "counted steps. Generated tokens/s: sampled tokens over the time spent generating.",
+        "counted steps. Generated tokens/s: sampled tokens over the time spent generating, "
+        "without the sync of weights.",
     ),
     (
         "FLOPs per step",

@@ -16,7 +16,7 @@ GRADES: tuple[Grade, ...] = ("A", "B", "C", "D")
 # a step is a doubt, one of ten steps a large one; half of training unseen is no measurement. Nor is one
 # that ended before training did, as a lost GPU's does, if more than a tenth was left.
 GAP_STEPS_C = 10.0
-GAP_SHARE_C, GAP_SHARE_D = 0.1, 0.5  # of the time from training's begin to its end
+GAP_SHARE_C, GAP_SHARE_D = 0.1, 0.5  # of the training time, evaluations left out on both sides
 FEWEST_SAMPLES_C, FEWEST_SAMPLES_D = 10, 2  # in training
 # A missed peak that torch bounds at so small a share of what was seen makes a gap harmless.
 HARMLESS_MISS = 0.01

@@ -30,7 +30,15 @@ from harness.grade_bounds import (
     RATE_D,
     Grade,
 )
-from harness.lenses import HOST, TRAINING, TRAINING_PHASES, assign_phases, training_spans
+from harness.lenses import (
+    HOST,
+    TRAINING,
+    TRAINING_PHASES,
+    assign_phases,
+    innermost_spans,
+    passed_within,
+    training_spans,
+)
 from harness.memory_figures import ByPhase
 from harness.missed_peak import MissedPeak
 from harness.samples import PhaseRow, SamplerSummary
@@ -127,10 +135,11 @@ def _gap_faults(watch: Watch, lens: str) -> list[Fault]:
     gap = watch.missed[lens].longest_gap_s if lens in watch.missed else None
     if inside < FEWEST_SAMPLES_D or not spans or gap is None:
         return [Fault("D", f"{_samples(inside)} in training: its peak was hardly looked for.")]
-    share = gap / ((spans[-1][1] - spans[0][0]) / 1e9)
-    is_over = (spans[-1][1] - times[-1]) / 1e9 >= gap  # it was not read again
+    seen_ns, whole_ns = passed_within((times[-1], spans[-1][1]), spans).tolist()
+    share = gap / (whole_ns / 1e9)
+    is_over = (whole_ns - seen_ns) / 1e9 >= gap  # it was not read again
     said = f"{'Not read in the last' if is_over else GAP} {text.duration(gap)}"
-    if share > GAP_SHARE_D:
+    if share >= GAP_SHARE_D:
         return [Fault("D", f"{said}, {text.percent(share)} of training.")]
     if inside < FEWEST_SAMPLES_C:
         return [Fault("C", f"Only {_samples(inside).lower()} in training.")]
@@ -150,9 +159,9 @@ def _samples(n: int) -> str:
 def _unseen_phases(watch: Watch, lens: str) -> list[Fault]:
     """Name the phases of training that no sample fell into."""
     spent: Counter[str] = Counter()
-    for row in watch.phases:
-        if row.phase in TRAINING_PHASES:
-            spent[row.phase] += row.end_ns - row.begin_ns
+    for phase, begin_ns, end_ns in innermost_spans(watch.phases):
+        if phase in TRAINING_PHASES:
+            spent[phase] += end_ns - begin_ns
     seen = watch.statistics.get(lens, {})
     return [
         Fault(
@@ -161,7 +170,7 @@ def _unseen_phases(watch: Watch, lens: str) -> list[Fault]:
             f"({text.duration(length / 1e9)} in all).",
         )
         for phase, length in spent.items()
-        if phase not in seen and length > 0
+        if phase not in seen
     ]
 
 

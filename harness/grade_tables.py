@@ -11,9 +11,10 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 
 from harness import text
+from harness.claims import Finding
 from harness.grade import MeasurementGrade
 from harness.grade_bounds import GRADES
-from harness.lenses import LENS_NAMES, LENS_ORDER, WHOLE_RUN, Lens
+from harness.lenses import LENS_NAMES, LENS_ORDER, TRAINING, WHOLE_RUN, Lens
 from harness.report_tables import Table, arms_of, cell, make_table, runs_of
 from harness.series import is_ok
 from harness.summary import RunSummary
@@ -25,19 +26,21 @@ MOST_REASONS = 4  # of an arm; the table of runs has them all
 def grades_tables(view: StudyView) -> tuple[Table, ...]:
     """Give each arm's grades, over its runs that ended ok, with what lowered them; none ungraded."""
     rows = []
+    findings = view.findings
     for pair, arm in arms_of(view):
         ok = [r.summary for r in runs_of(view, pair, arm) if is_ok(r) and r.summary]
         graded = [s for s in ok if s.grades]
         if not graded:
             continue
-        lens = judged_lens(graded)
+        lenses = judged_lenses(findings, pair, arm) or own_lens(graded)
+        counts = [_counts(s.grades[x].grade for s in graded if x in s.grades) for x in lenses]
         rows.append(
             (
                 pair,
                 arm,
                 _counts(s.grades[WHOLE_RUN].grade for s in graded),
-                LENS_NAMES[lens] if lens else text.MISSING,
-                _counts(s.grades[lens].grade for s in graded if lens in s.grades) if lens else "",
+                "; ".join(LENS_NAMES[lens] for lens in lenses) or text.MISSING,
+                "; ".join(counts),
                 _reasons([s.grades[WHOLE_RUN].reasons for s in graded]),
             )
         )
@@ -72,7 +75,7 @@ def measurement_tables(view: StudyView) -> tuple[Table, ...]:
 
 
 def missed_text(summary: RunSummary) -> str:
-    """Say by how much a peak can have been missed, for the lens that memory is judged by."""
+    """Say by how much a peak can have been missed, by the first lens in judging order that was sampled."""
     lens = next((name for name in LENS_ORDER if name in summary.missed), None)
     if lens is None:
         return text.MISSING
@@ -118,10 +121,11 @@ def energy_tables(view: StudyView) -> tuple[Table, ...]:
 
 def refusal_notice(view: StudyView) -> str:
     """Say in a line how many runs' memory is graded D, and why; empty if none."""
+    findings = view.findings
     refused = [
         (run, grade)
         for run in view.runs
-        if is_ok(run) and run.summary and (grade := _judged_grade(run)) and grade.grade == "D"
+        if is_ok(run) and (grade := _judged_grade(run, findings)) is not None and grade.grade == "D"
     ]
     if not refused:
         return ""
@@ -134,18 +138,46 @@ def refusal_notice(view: StudyView) -> str:
     )
 
 
-def judged_lens(summaries: Sequence[RunSummary]) -> Lens | None:
-    """Return the lens that memory is judged by: the first that every run has."""
-    return next((lens for lens in LENS_ORDER if all(lens in s.peak_bytes for s in summaries)), None)
+def judged_lenses(
+    findings: Sequence[Finding], pair: str, arm: str, seed: int | None = None
+) -> tuple[Lens, ...]:
+    """Return the lenses that an arm's comparisons are judged by, or those that one seed is part of.
+
+    Both arms of a comparison have one, whatever else one of them may have been read by; a baseline has
+    several where its comparisons have different ones.
+    """
+    judged = {
+        found.memory[0].lens
+        for found in findings
+        if found.pair == pair
+        and arm in (found.arm, found.baseline)
+        and found.memory
+        and (seed is None or seed in found.seeds)
+    }
+    return tuple(lens for lens in LENS_ORDER if lens in judged)
 
 
-def _judged_grade(run: RunView) -> MeasurementGrade | None:
-    lens = judged_lens([run.summary]) if run.summary else None
-    return run.summary.grades.get(lens) if run.summary and lens else None
+def own_lens(summaries: Sequence[RunSummary]) -> tuple[Lens, ...]:
+    """Return what runs that nothing is compared with would be judged by; empty if nothing was read."""
+
+    def is_read(lens: Lens) -> bool:
+        return all(s.peak_bytes.get(lens, {}).get(TRAINING) is not None for s in summaries)
+
+    return tuple(lens for lens in LENS_ORDER if is_read(lens))[:1]
+
+
+def _judged_grade(run: RunView, findings: Sequence[Finding]) -> MeasurementGrade | None:
+    """Return the lowest grade that a run has by the lenses it is judged by."""
+    if run.summary is None:
+        return None
+    planned, grades = run.planned, run.summary.grades
+    lenses = judged_lenses(findings, planned.pair, planned.arm, planned.seed)
+    found = [grades[lens] for lens in lenses or own_lens([run.summary]) if lens in grades]
+    return max(found, key=lambda each: GRADES.index(each.grade), default=None)
 
 
 def _counts(grades: Iterable[str]) -> str:
-    """Write how many runs have which grade: 'A' of one kind, else 'A 3, D 1'."""
+    """Write how many runs have which grade: 'A (3 runs)' of one kind, else 'A 3, D 1'."""
     found = Counter(grades)
     if len(found) == 1:
         return f"{next(iter(found))} ({text.plural(sum(found.values()), 'run')})"

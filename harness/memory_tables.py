@@ -1,8 +1,8 @@
-"""Tables of memory: peaks by lens and phase, every statistic, one pair by both, peaks taken apart.
+"""Tables of memory: peaks by lens and phase, every statistic, peaks taken apart.
 
-Figures of an arm are means over its runs that ended ok. A ratio is the geometric mean of paired
-ratios over the seeds that both arms finished. What this leaves out: how far the figures can be
-trusted (`grade_tables`).
+Figures of an arm are means over its runs that ended ok; what a lens measured with grade D is left out
+(`trust`). What this leaves out: ratios (`same_pair`) and how far the figures can be trusted otherwise
+(`grade_tables`).
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ from collections.abc import Iterable, Sequence
 from harness import text
 from harness.lenses import (
     ABOVE_IDLE,
-    COUNTED,
     DEVICE,
     LENS_NAMES,
     PROCESS,
@@ -30,16 +29,15 @@ from harness.report_tables import (
     mean,
     runs_of,
 )
+from harness.same_pair import STATISTICS, same_pair_table
 from harness.samples import PHASES
 from harness.series import is_ok
-from harness.stats import paired_ratio
-from harness.summary import RunSummary
 from harness.traces import utilization_of
+from harness.trust import GRADED_D, is_graded_d, trusted
 from harness.view import RunView, StudyView
 from harness.waterfall import PARTS, waterfall_of
 
 GRPO_PHASES = ("generate", "weight_sync")
-STATISTICS = {"peak": "peak", "p99": "99th percentile", "mean": "time-weighted mean"}
 STANDS_FOR = "stands for the run: process ids are foreign"
 
 
@@ -61,11 +59,12 @@ def memory_table(view: StudyView) -> Table:
     for pair, arm in arms_of(view):
         ok = [r.summary for r in runs_of(view, pair, arm) if is_ok(r) and r.summary]
         for lens, lens_name in LENS_NAMES.items():
-            if not any(lens in s.peak_bytes for s in ok):
+            kept, note = trusted([s for s in ok if lens in s.peak_bytes], lens)
+            if not kept:
                 continue
             columns = [*phases, "training", WHOLE_RUN]
-            peaks = [mean(s.peak_bytes.get(lens, {}).get(c) for s in ok) for c in columns]
-            before = mean(s.baseline_bytes.get(lens) for s in ok)
+            peaks = [mean(s.peak_bytes[lens].get(c) for s in kept) for c in columns]
+            before = mean(s.baseline_bytes.get(lens) for s in kept)
             skip = () if view.matrix.pairs[pair].task == "grpo" else GRPO_PHASES
             shown = [
                 NOT_APPLICABLE if name in skip else text.memory(peak)
@@ -73,7 +72,7 @@ def memory_table(view: StudyView) -> Table:
             ]
             several = max(len(s.device_statistics) for s in ok)
             summed = f", sum of {several} GPUs" if several and lens in (DEVICE, PROCESS) else ""
-            rows.append((pair, arm, lens_name + summed, text.memory(before), *shown))
+            rows.append((pair, arm, lens_name + summed + note, text.memory(before), *shown))
         rows += _above_idle_row(view, pair, arm, phases)
         rows += _pool_row(view, pair, arm, phases)
     names = ("Pair", "Arm", "Lens", "Before loading", *phases, "All training phases", "Whole run")
@@ -90,11 +89,9 @@ def _above_idle_row(
 ) -> list[tuple[str, ...]]:
     """Give what stands for the runs where NVML's process ids are foreign; nothing elsewhere."""
     ok = [r for r in runs_of(view, pair, arm) if is_ok(r) and _has_foreign_pids(r)]
-    found = [
-        r.summary.memory_statistics[ABOVE_IDLE]
-        for r in ok
-        if r.summary and ABOVE_IDLE in r.summary.memory_statistics
-    ]
+    read = [r.summary for r in ok if r.summary and ABOVE_IDLE in r.summary.memory_statistics]
+    kept, note = trusted(read, ABOVE_IDLE)
+    found = [s.memory_statistics[ABOVE_IDLE] for s in kept]
     if not found:
         return []
     skip = () if view.matrix.pairs[pair].task == "grpo" else GRPO_PHASES
@@ -104,23 +101,32 @@ def _above_idle_row(
         else text.memory(mean(_value(by_phase.get(name), "peak") for by_phase in found))
         for name in (*phases, TRAINING, WHOLE_RUN)
     ]
-    name = f"{LENS_NAMES[ABOVE_IDLE]} ({STANDS_FOR})"
+    name = f"{LENS_NAMES[ABOVE_IDLE]} ({STANDS_FOR}){note}"
     return [(pair, arm, name, NOT_APPLICABLE, *shown)]
 
 
 def _pool_row(view: StudyView, pair: str, arm: str, phases: Sequence[str]) -> list[tuple[str, ...]]:
-    """Give what an arm's vLLM reserves, in the phases that have it: all after the engine is built."""
+    """Give what an arm's vLLM reserves, in the phases that have it: all after the engine is built.
+
+    An engine that sleeps frees it outside generation, so that at a peak of another phase it is not there.
+    """
     ok = [r for r in runs_of(view, pair, arm) if is_ok(r) and r.record and r.record.result]
     made = [r.record.result.generation for r in ok if r.record and r.record.result]
     held = mean(g.pool_bytes for g in made if g)
     if held is None:
         return []
     shares = {u for u in (utilization_of(r) for r in ok) if u is not None}
-    name = "vLLM pool, reserved"
+    sleeps = any(g.sleeps for g in made if g)
+    name = "vLLM pool, reserved while it generates" if sleeps else "vLLM pool, reserved"
     if len(shares) == 1:
         name += f" (vllm_gpu_memory_utilization {shares.pop():g})"
-    shown = [NOT_APPLICABLE if p in ("load", "build") else text.memory(held) for p in phases]
-    return [(pair, arm, name, NOT_APPLICABLE, *shown, text.memory(held), text.memory(held))]
+    shown = [
+        text.memory(held)
+        if p == "generate" or not (sleeps or p in ("load", "build"))
+        else NOT_APPLICABLE
+        for p in (*phases, TRAINING, WHOLE_RUN)
+    ]
+    return [(pair, arm, name, NOT_APPLICABLE, *shown)]
 
 
 def statistics_table(view: StudyView, pair: str) -> Table:
@@ -155,17 +161,19 @@ def _arm_rows(arm: str, runs: Sequence[RunView], phases: Sequence[str]) -> list[
     skip = () if any(r.spec and r.spec.task == "grpo" for r in runs) else GRPO_PHASES
     rows = []
     for lens, lens_name in LENS_NAMES.items():
-        found = [s.memory_statistics[lens] for s in ok if lens in s.memory_statistics]
+        kept, note = trusted([s for s in ok if lens in s.memory_statistics], lens)
+        found = [s.memory_statistics[lens] for s in kept]
         title = lens_name
         if lens == ABOVE_IDLE and any(_has_foreign_pids(r) for r in runs):
             title += f" ({STANDS_FOR})"
-        several = max((len(s.device_statistics) for s in ok), default=0)
+        several = max((len(s.device_statistics) for s in kept), default=0)
         for place in range(several):
-            each = [list(s.device_statistics.values())[place:] for s in ok]
+            each = [list(s.device_statistics.values())[place:] for s in kept]
             own = [by_lens[0][lens] for by_lens in each if by_lens and lens in by_lens[0]]
-            rows += _statistic_rows(arm, f"{title}, GPU {place + 1}", own, phases, skip)
+            rows += _statistic_rows(arm, f"{title}, GPU {place + 1}{note}", own, phases, skip)
         is_sum = several and lens in (DEVICE, ABOVE_IDLE, PROCESS)
-        rows += _statistic_rows(arm, f"{title}, sum" if is_sum else title, found, phases, skip)
+        title += ", sum" if is_sum else ""
+        rows += _statistic_rows(arm, title + note, found, phases, skip)
     return rows
 
 
@@ -196,57 +204,6 @@ def _has_foreign_pids(run: RunView) -> bool:
     return any(d.has_trusted_pids is False for d in (sampler.devices if sampler else ()))
 
 
-def same_pair_table(view: StudyView) -> Table:
-    """Show how the ratio of an arm to its baseline depends on the lens and on the statistic."""
-    rows = []
-    for pair, arm in arms_of(view):
-        baseline = view.matrix.pairs[pair].baseline
-        if arm == baseline:
-            continue
-        ours, theirs = (_by_seed(view, pair, name) for name in (arm, baseline))
-        found: dict[str, tuple[str, ...]] = {}
-        for lens, name in LENS_NAMES.items():
-            ratios = [_ratio(ours, theirs, lens, statistic) for statistic in STATISTICS]
-            if all(ratio is None for ratio in ratios):
-                continue
-            shown = tuple(
-                NOT_APPLICABLE if lens in COUNTED and ratio is None else text.percent(ratio)
-                for ratio in ratios
-            )
-            found[f"growth of {name}" if lens == RSS else name] = shown
-        # On a GPU that held nothing before the run, above idle is the same figure again.
-        if found.get(LENS_NAMES[ABOVE_IDLE]) == found.get(LENS_NAMES[DEVICE]):
-            found.pop(LENS_NAMES[ABOVE_IDLE], None)
-        rows += [(pair, arm, baseline, title, *shown) for title, shown in found.items()]
-    columns = ("Pair", "Arm", "Baseline", "Lens", "Peak", "99th percentile", "Time-weighted mean")
-    return make_table(
-        "The same pair, by lens and statistic: memory in training, arm over baseline",
-        columns,
-        rows,
-        numeric={4, 5, 6},
-    )
-
-
-def _by_seed(view: StudyView, pair: str, arm: str) -> dict[int, RunSummary]:
-    return {r.planned.seed: r.summary for r in runs_of(view, pair, arm) if is_ok(r) and r.summary}
-
-
-def _ratio(
-    ours: dict[int, RunSummary], theirs: dict[int, RunSummary], lens: str, statistic: str
-) -> float | None:
-    """Return a geometric mean over the seeds in which both arms have the figure."""
-    arm, baseline = (
-        {
-            seed: float(value)
-            for seed, run in runs.items()
-            if (value := run.in_training(lens, statistic)) is not None
-        }
-        for runs in (ours, theirs)
-    )
-    estimate = paired_ratio(arm, baseline)
-    return estimate.mean if estimate else None
-
-
 def _size(size: int) -> str:
     """Write the bytes of a part; a small one is still there."""
     return text.memory(size) if size >= 2**20 else "below 1 MiB"
@@ -265,10 +222,12 @@ def parts_tables(view: StudyView) -> tuple[Table, ...]:
         sizes = {part.name: part.bytes for part in waterfall.parts}
         lens = next((n for key, n in LENS_NAMES.items() if key == waterfall.lens), waterfall.lens)
         of = f"growth of {lens}" if waterfall.lens == RSS else lens
+        is_poor = run.summary is not None and is_graded_d(run.summary, waterfall.lens)
+        poor = f" ({GRADED_D})" if is_poor else ""
         rows.append(
             (
                 cell(run),
-                of + (", GPU 1" if waterfall.device else ""),
+                of + (", GPU 1" if waterfall.device else "") + poor,
                 text.memory(waterfall.total_bytes),
                 *(_size(sizes[n]) if n in sizes else NOT_APPLICABLE for n in present),
                 " ".join(waterfall.notes),

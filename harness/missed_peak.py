@@ -17,7 +17,7 @@ import pandas as pd
 from pydantic import Field
 
 from harness.frozen import Count, Frozen
-from harness.lenses import RESERVED, TRAINING, WHOLE_RUN, training_spans
+from harness.lenses import RESERVED, TRAINING, WHOLE_RUN, passed_within, training_spans
 from harness.memory_figures import ByPhase, counted_peaks
 from harness.samples import PhaseRow
 
@@ -26,7 +26,8 @@ class MissedPeak(Frozen):
     """What one sampled lens can have missed while training."""
 
     longest_gap_s: float | None = Field(
-        description="longest time in training without a sample, ends of training included"
+        description="most of training between two neighbouring samples, or before the first or after the "
+        "last; an evaluation in between does not count"
     )
     at_most_bytes: Count | None = Field(
         None, description="by torch's reserved peak; null: no counter of torch bounds it"
@@ -34,26 +35,16 @@ class MissedPeak(Frozen):
 
 
 def longest_training_gap(times_ns: Sequence[int], phases: Sequence[PhaseRow]) -> float | None:
-    """Return the longest stretch of time, in s, that reaches into training and has no sample.
+    """Return the most of training, in s, that passed without a sample; None without training.
 
-    Before the first and after the last sample, training alone counts. None without training.
+    What passed before the first sample and after the last counts too. An evaluation in the middle of a
+    gap does not: nothing of training is unseen there.
     """
     spans = training_spans(phases)
     if not spans:
         return None
-    begin, end = spans[0][0], spans[-1][1]
-    times = np.unique(np.asarray(times_ns, dtype="int64"))
-    if not len(times):
-        return float(end - begin) / 1e9
-    longest = max(int(times[0]) - begin, end - int(times[-1]), 0)
-    lengths = np.diff(times)
-    starts, ends = (np.asarray(side, dtype="int64") for side in zip(*spans, strict=True))
-    # The first stretch of training that ends after a gap began: does it begin before the gap ended?
-    place = np.minimum(np.searchsorted(ends, times[:-1], side="right"), len(ends) - 1)
-    reaches = (ends[place] > times[:-1]) & (starts[place] < times[1:])
-    if reaches.any():
-        longest = max(longest, int(lengths[reaches].max()))
-    return longest / 1e9
+    edges = np.unique(np.asarray([spans[0][0], *times_ns, spans[-1][1]], dtype="int64"))
+    return float(np.diff(passed_within(edges, spans)).max()) / 1e9
 
 
 def missed_peak(

@@ -2,8 +2,9 @@
 
 The lens reads the pool as part of the arm's line; the band says how much of that line it is. Bands
 reach from zero to the pool's size, from the end of building on; one label names them all, since
-pools of two arms often differ by less than a line of text. What this leaves out: the figure around
-it (`charts`).
+pools of two arms often differ by less than a line of text. A pool that sleeps has the same band, as
+generations are too many and too short to be drawn apart; the caption says when it is there. What this
+leaves out: the figure around it (`charts`).
 """
 
 from __future__ import annotations
@@ -73,16 +74,26 @@ def pool_sentence(trace: MemoryTrace) -> str:
     """Say in a caption what the bands are; empty without any."""
     if not trace.pools:
         return ""
-    what = f"Band: {pool_label(trace)} for its key-value cache, part of the arm's line"
+    what = f"Band: {pool_label(trace)} for its key-value cache, {_when_held(trace)}"
     asked = {p.arm: p.asked for p in trace.pools if p.asked is not None}
     if len(set(asked.values())) == 1 and len(asked) == len(trace.pools):
         what += f" (vllm_gpu_memory_utilization {next(iter(asked.values())):g})"
     elif asked:
         each = ", ".join(f"{arm} {value:g}" for arm, value in asked.items())
         what += f" (vllm_gpu_memory_utilization: {each})"
-    if any(p.sleeps for p in trace.pools):
-        what += "; in sleep mode it is freed between generations"
     return f" {what}."
+
+
+def _when_held(trace: MemoryTrace) -> str:
+    """Say when pools are part of their arms' lines: always, or while an engine that sleeps generates."""
+    asleep = [p.arm for p in trace.pools if p.sleeps]
+    if not asleep:
+        return "part of the arm's line"
+    whose = "" if len(asleep) == len(trace.pools) else f", for {', '.join(asleep)}"
+    return (
+        f"part of the arm's line{whose} only while it generates: in sleep mode it is freed between "
+        "generations"
+    )
 
 
 def _tooltips() -> list[alt.Tooltip]:

@@ -29,6 +29,8 @@ from harness.lenses import (
     SAMPLED,
     WHOLE_RUN,
     Lens,
+    innermost_spans,
+    passed_within,
     summed,
 )
 from harness.memory_figures import (
@@ -69,7 +71,8 @@ class RunSummary(Frozen):
         description="non-padding tokens (prompt + completion) over the wall time of counted steps"
     )
     generated_tokens_per_s: float | None = Field(
-        description="sampled tokens over the wall time of the generate phase (grpo)"
+        description="sampled tokens over the wall time of the generate phase, the sync of weights within "
+        "it left out (grpo)"
     )
     samples_per_s: float | None
     model_flops_per_step: float | None = Field(
@@ -270,15 +273,15 @@ def _rate(amounts: Sequence[int | None], steps: Sequence[StepRow]) -> float | No
 
 
 def _generation_rate(steps: Sequence[StepRow], phases: Sequence[PhaseRow]) -> float | None:
-    tokens = [s.generated_tokens for s in steps if s.generated_tokens is not None]
-    if not tokens or not steps:
-        return None
-    first, last = steps[0].begin_ns, steps[-1].end_ns
-    spans = [
-        p for p in phases if p.phase == "generate" and first <= p.begin_ns and p.end_ns <= last
-    ]
-    seconds = sum(p.end_ns - p.begin_ns for p in spans) / 1e9
-    return sum(tokens) / seconds if seconds > 0 else None
+    """Divide what was sampled by the time that sampling took, over the steps that say how much it was.
+
+    Arms bring their weights to an engine in different ways, so that is no part of the time.
+    """
+    known = [(s, s.generated_tokens) for s in steps if s.generated_tokens is not None]
+    spans = [(begin, end) for name, begin, end in innermost_spans(phases) if name == "generate"]
+    edges = passed_within([t for s, _ in known for t in (s.begin_ns, s.end_ns)], spans)
+    seconds = float((edges[1::2] - edges[::2]).sum()) / 1e9
+    return sum(tokens for _, tokens in known) / seconds if seconds > 0 else None
 
 
 def _last_fifth(values: Sequence[float | None]) -> float | None:

@@ -71,7 +71,7 @@ class PhaseSpan:
 class MemoryPool:
     """What a vLLM in the worker holds for its key-value cache, from the end of building on.
 
-    The lens reads it too, as part of the arm's line, unless the engine sleeps.
+    The lens reads it too, as part of the arm's line; of an engine that sleeps, while it generates alone.
     """
 
     arm: str

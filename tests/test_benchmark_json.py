@@ -17,6 +17,7 @@ from pytest_benchmark.stats import Stats
 
 from harness.benchmark_json import benchmark_json, describe
 from harness.record import Status
+from tests.gpu_study import GIB, Hardware, build_gpu_study
 from tests.study_factory import Plan, build_study
 
 
@@ -83,6 +84,25 @@ def test_what_seconds_do_not_say_stands_beside_them(view, data):
     assert extra["peak_training_bytes"] == {"rss": max(peaks)}
     rates = [r.summary.trained_tokens_per_s for r in runs]
     assert extra["trained_tokens_per_s"] == pytest.approx(statistics.mean(rates))
+
+
+def test_memory_of_grade_d_is_left_out_and_counted():
+    """Another process held 3 GiB beside one of two runs of an arm, and beside both of the other."""
+    cells = ("sft-micro.full.s0", "sft-micro.lora-r32.s0", "sft-micro.lora-r32.s1")
+    plan = Plan(arms=2, seeds=(0, 1))
+    content = benchmark_json(build_gpu_study(Hardware(contaminated=cells), plan, ("sft",)))
+    clean = benchmark_json(build_gpu_study(Hardware(), plan, ("sft",)))
+    assert content is not None
+    assert clean is not None
+    full, lora = (b["extra_info"] for b in json.loads(content)["benchmarks"])
+    expected, _ = (b["extra_info"] for b in json.loads(clean)["benchmarks"])
+    assert expected["runs_graded_d"] == {}
+    assert full["runs_graded_d"]["nvml-device"] == 1
+    assert full["peak_training_bytes"] == expected["peak_training_bytes"]
+    assert full["growth_training_bytes"] == expected["growth_training_bytes"]
+    assert lora["runs_graded_d"]["nvml-device"] == lora["runs_ok"] == 2
+    assert lora["peak_training_bytes"]["nvml-device"] is None
+    assert lora["peak_training_bytes"]["torch-reserved"] == int(8.2 * GIB)
 
 
 def extracted(data: dict[str, Any]) -> list[dict[str, Any]]:

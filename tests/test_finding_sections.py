@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from harness.finding_sections import finding_sections
 from harness.finding_tables import adapter_parameters, batch_sizes, batch_table, page_ranks_table
+from harness.grade import MeasurementGrade
 from tests.claims_study import claims_matrix, claims_plan, claims_study
 from tests.study_factory import build_study
 
@@ -41,6 +44,27 @@ def test_two_claims_on_one_subject_show_what_they_share_once():
     assert len(section.claims) == 2
     assert len(section.figures) == 1
     assert len({table.caption for table in section.tables}) == len(section.tables)
+
+
+def test_memory_of_grade_d_is_not_drawn_and_its_row_says_so():
+    """One seed of RL's LoRA arm was measured with grade D; the other comparison is drawn as ever."""
+    plan = claims_plan()
+    study = claims_study(plan, claims_matrix(only=("memory",)))
+    poor = MeasurementGrade(grade="D", reasons=("Hardly read.",))
+    runs = tuple(
+        replace(run, summary=run.summary.model_copy(update={"grades": {"rss": poor}}))
+        if run.planned.cell == "rl.lora-r1.s0"
+        else run
+        for run in study.runs
+    )
+    (before,), (after,) = (finding_sections(each) for each in (study, replace(study, runs=runs)))
+    assert "Not drawn" not in before.figures[0].caption
+    assert after.figures[0].caption.endswith(
+        " Not drawn, as its memory is graded D: rl.lora-r1 over full."
+    )
+    words = {row[0]: row[-1] for table in after.tables for row in table.rows if "RSS" in row[1]}
+    assert words["rl.lora-r1 over full"].endswith("(graded D)")
+    assert "graded D" not in words["sft-rank.lora-r256 over full"]
 
 
 def test_the_pages_ranks_stand_beside_what_was_tried(study):

@@ -120,6 +120,18 @@ def test_ratios_stand_at_the_arm_they_are_of(study):
     assert len(dots.seeds) == 10
 
 
+def test_a_comparison_with_a_run_of_grade_d_has_no_place(study):
+    verdict = next(v for v in study.verdicts if v.claim == "memory")
+    first = next(part for part in verdict.parts if part.decides)
+    parts = [
+        part.model_copy(update={"is_refused": True}) if part is first else part
+        for part in verdict.parts
+    ]
+    dots = ratio_dots(parts)
+    assert [point.x for point in dots.means] == ["rl.lora-r1"]
+    assert len(dots.seeds) == 5
+
+
 def test_nothing_measured_gives_nothing(study):
     bare = replace(study.evidence, cells={}, points=(), curves={})
     claims = study.matrix.claims

@@ -119,6 +119,51 @@ def test_a_reading_that_ended_before_training_did_is_graded_as_that_of_a_lost_gp
     assert said in got[1]
 
 
+EVALUATED = (span("load", 0, 2), span("train", 2, 162), span("evaluate", 32, 132))
+
+
+def in_tenths(end_s, is_read):
+    """A GPU's samples ten times a second, where it is read."""
+    seconds = [t / 10 for t in range(end_s * 10) if is_read(t / 10)]
+    held = [(0 if t < 1 else 21) * GIB for t in seconds]
+    return gpu(seconds, nvml_device_bytes=held, **GOOD)
+
+
+@pytest.mark.parametrize("evaluated_s", [100, 400, 4000])
+def test_half_of_training_unseen_is_no_measurement_however_long_an_evaluation_took(evaluated_s):
+    end = 62 + evaluated_s
+    phases = (span("load", 0, 2), span("train", 2, end), span("evaluate", 32, end - 30))
+    memory = in_tenths(end + 1, lambda t: t < end - 30 or t > end)
+    assert graded("nvml-device", memory=memory, phases=phases, step_s=4.0) == (
+        "D",
+        "Longest gap between samples in training 30.0 s, 50% of training.",
+    )
+
+
+def test_an_evaluation_that_was_not_seen_is_no_gap_in_training():
+    """The 100 s of an evaluation, and 0.3 of 60 s of training at its ends."""
+    memory = in_tenths(163, lambda t: not 31.85 < t < 132.15)
+    assert graded("nvml-device", memory=memory, phases=EVALUATED, step_s=0.5) == ("A", "")
+    grade, said = graded("nvml-device", memory=memory, phases=EVALUATED, step_s=0.2)
+    assert (grade, "as long as 2.0 steps" in said) == ("B", True)
+
+
+def test_a_reading_that_ended_in_an_evaluation_is_held_against_training_alone():
+    """Read until an evaluation began; of 65 s of training the last 5 are unseen, then the last 13."""
+    for rest_s, grade in ((5, "C"), (13, "D")):
+        phases = (span("load", 0, 2), span("train", 2, 162 + rest_s), span("evaluate", 62, 162))
+        memory = in_tenths(200, lambda t: t < 62.05)
+        got = graded("nvml-device", memory=memory, phases=phases, step_s=0.4)
+        assert got[0] == grade
+        assert f"Not read in the last {rest_s}" in got[1]
+
+
+def test_a_phase_has_the_time_that_no_phase_within_it_has():
+    """All of a step was generation, which was seen; of training itself there was no time to see."""
+    phases = (span("load", 0, 2), span("train", 2, 12), span("generate", 2, 12))
+    assert graded("nvml-device", phases=phases) == ("A", "")
+
+
 def test_a_gap_longer_than_ten_steps_is_a_large_doubt():
     assert graded("nvml-device", step_s=0.005, phases=uncounted(*PHASES))[0] == "C"
     assert graded("nvml-device", step_s=0.05, phases=uncounted(*PHASES))[0] == "B"

@@ -10,11 +10,14 @@ from harness.findings import banners, findings_rows
 from harness.grade_tables import (
     energy_tables,
     grades_tables,
+    judged_lenses,
     measurement_tables,
     missed_text,
     refusal_notice,
 )
+from harness.lenses import HOST
 from harness.ratios import compare_memory
+from harness.summary import summarise
 from tests.gpu_study import Hardware, build_gpu_study
 from tests.study_factory import Plan, build_study
 
@@ -32,6 +35,28 @@ def good():
 def poor():
     machine = Hardware(contaminated=(POOR,), throttled=("sft-micro.full.s2",), has_counter=False)
     return build_gpu_study(machine, PLAN, SFT)
+
+
+def read_otherwise(study, cell, read):
+    """The study as it would be, had one run's memory been read otherwise."""
+
+    def changed(run):
+        memory = read(run)
+        made = summarise(run.spec, run.record, run.steps, run.phases, memory, 2)
+        return replace(run, memory=memory, summary=made)
+
+    return replace(
+        study, runs=tuple(changed(r) if r.planned.cell == cell else r for r in study.runs)
+    )
+
+
+def lost_in_load(run):
+    """The GPU answers nothing more once the model is loaded."""
+    loaded = next(row.end_ns for row in run.phases if row.phase == "load")
+    memory = run.memory.copy()
+    silent = (memory["device"] != HOST) & (memory["t_ns"] > loaded)
+    memory.loc[silent, [c for c in memory.columns if c not in ("t_ns", "device")]] = None
+    return memory
 
 
 def by_columns(table):
@@ -105,6 +130,45 @@ def test_neither_the_sentence_nor_the_row_takes_such_memory_for_a_finding():
     (row,) = findings_rows(poor())
     assert row.cautions[-1].startswith("Memory: NVML device memory of the baseline, seed 1")
     assert findings_rows(good())[0].cautions == ()
+
+
+def test_both_arms_are_graded_by_the_lens_that_their_comparison_rests_on():
+    """A GPU that was lost before training, or never read, in one seed: torch's counter judges."""
+    for read in (lost_in_load, lambda run: run.memory[run.memory["device"] == HOST]):
+        study = read_otherwise(good(), POOR, read)
+        assert "torch reserved peak in training" in sentence(study.findings)
+        for row in by_columns(grades_tables(study)[0]):
+            assert row["Memory judged by"] == "torch reserved memory"
+            assert row["That lens"] == "A (3 runs)"
+        assert refusal_notice(study) == ""  # the verdict does rest on all of them
+
+
+def test_a_lost_gpu_still_lowers_its_run():
+    full, lora = by_columns(grades_tables(read_otherwise(good(), POOR, lost_in_load))[0])
+    assert (full["Runs"], lora["Runs"]) == ("A 2, D 1", "A (3 runs)")
+
+
+def test_a_baseline_has_every_lens_that_a_comparison_of_it_is_judged_by():
+    """One of two arms has a seed without NVML; the baseline is compared with both."""
+    found = [
+        finding.model_copy(update={"arm": arm, "memory": memory})
+        for finding in good().findings
+        for arm, memory in (("lora-r32", finding.memory), ("other", finding.memory[1:]))
+    ]
+    assert found[1].memory[0].lens == "torch-reserved"
+    assert judged_lenses(found, "sft-micro", "full") == ("nvml-device", "torch-reserved")
+    assert judged_lenses(found, "sft-micro", "other") == ("torch-reserved",)
+    assert judged_lenses(found, "sft-micro", "lora-r32", seed=1) == ("nvml-device",)
+    assert judged_lenses(found, "sft-micro", "full", seed=9) == ()
+
+
+def test_a_run_that_nothing_is_compared_with_has_a_lens_of_its_own():
+    plan = Plan(arms=2, seeds=(0,), failures={"sft-micro.lora-r32.s0": "missing"})
+    study = build_gpu_study(Hardware(contaminated=("sft-micro.full.s0",)), plan, SFT)
+    (row,) = by_columns(grades_tables(study)[0])
+    assert (row["Memory judged by"], row["That lens"]) == ("NVML device memory", "D (1 run)")
+    lost = read_otherwise(study, "sft-micro.full.s0", lost_in_load)
+    assert by_columns(grades_tables(lost)[0])[0]["Memory judged by"] == "torch reserved memory"
 
 
 def test_runs_that_were_never_graded_are_not_refused():

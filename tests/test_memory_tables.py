@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import math
+from dataclasses import replace
 from functools import cache
 
 import pytest
@@ -12,7 +12,6 @@ from harness.memory_tables import (
     memory_table,
     memory_tables,
     parts_tables,
-    same_pair_table,
     statistics_table,
 )
 from tests.gpu_study import GIB, Hardware, build_gpu_study
@@ -20,6 +19,7 @@ from tests.study_factory import Plan, build_study
 
 DASH = "\u2013"
 SFT = ("sft",)
+POOR = "sft-micro.full.s1"
 
 
 @cache
@@ -81,28 +81,6 @@ def test_where_process_ids_are_foreign_the_device_above_idle_stands_for_the_run(
     assert not any("above idle" in r["Lens"] for r in by_columns(memory_table(study())))
 
 
-def test_the_same_pair_is_shown_by_lens_and_statistic():
-    rows = by_columns(same_pair_table(study()))
-    assert {(r["Pair"], r["Arm"], r["Baseline"]) for r in rows} == {
-        ("sft-micro", "lora-r32", "full")
-    }
-    by_lens = {r["Lens"]: r for r in rows}
-    assert by_lens["torch reserved memory"]["Peak"] == f"{8.2 / 22.5:.0%}"
-    assert by_lens["torch reserved memory"]["Time-weighted mean"] == DASH
-    runs = {(r.planned.arm, r.planned.seed): r.summary for r in study().runs}
-    logs = [
-        math.log(
-            runs["lora-r32", seed].in_training("nvml-device", "mean")
-            / runs["full", seed].in_training("nvml-device", "mean")
-        )
-        for seed in (0, 1)
-    ]
-    shown = by_lens["NVML device memory"]["Time-weighted mean"]
-    assert shown == f"{math.exp(sum(logs) / 2):.0%}"
-    assert "growth of process-tree RSS" in by_lens
-    assert LENS_NAMES["nvml-above-idle"] not in by_lens  # idle was 0: the same figures again
-
-
 def test_parts_of_a_run_add_up_in_its_row():
     (table,) = parts_tables(study())
     row = next(r for r in by_columns(table) if r["Run"] == "sft-micro.full.s0")
@@ -113,6 +91,82 @@ def test_parts_of_a_run_add_up_in_its_row():
     ]
     assert sum(amounts) / GIB == pytest.approx(23.25, abs=0.03)
     assert row["Weights"] == "4.60 GiB"
+
+
+def one_poor():
+    """Three seeds, in one of which another process held 3 GiB beside full fine-tuning."""
+    return build_gpu_study(Hardware(contaminated=(POOR,)), Plan(arms=2, seeds=(0, 1, 2)), SFT)
+
+
+def test_a_run_of_grade_d_is_in_no_mean_and_its_row_says_so():
+    study = one_poor()
+    name = "NVML device memory (1 of 3 runs left out: graded D)"
+    for table in (memory_table(study), statistics_table(study, "sft-micro")):
+        (row, *_) = [r for r in by_columns(table) if (r["Arm"], r["Lens"]) == ("full", name)]
+        assert (row["load"], row["All training phases"]) == ("5.45 GiB", "23.25 GiB")
+        others = [r["Lens"] for r in by_columns(table) if r["Arm"] != "full"]
+        assert not any("graded D" in lens for lens in others)
+        assert "torch reserved memory" in [
+            r["Lens"] for r in by_columns(table) if r["Arm"] == "full"
+        ]
+
+
+def test_figures_that_all_are_of_grade_d_stay_and_are_marked():
+    plan = Plan(arms=2, seeds=(0, 1))
+    cells = tuple(f"sft-micro.full.s{seed}" for seed in plan.seeds)
+    study = build_gpu_study(Hardware(contaminated=cells), plan, SFT)
+    name = "NVML device memory (graded D)"
+    for table in (memory_table(study), statistics_table(study, "sft-micro")):
+        (row, *_) = [r for r in by_columns(table) if (r["Arm"], r["Lens"]) == ("full", name)]
+        assert row["All training phases"] == "26.25 GiB"
+
+
+def test_every_gpu_of_several_leaves_out_what_their_sum_does():
+    machine = Hardware(gpus=2, contaminated=(POOR,))
+    study = build_gpu_study(machine, Plan(arms=2, seeds=(0, 1, 2)), SFT)
+    peaks = {
+        row["Lens"]: row["All training phases"]
+        for row in by_columns(statistics_table(study, "sft-micro"))
+        if (row["Arm"], row["Statistic"]) == ("full", "peak")
+    }
+    note = " (1 of 3 runs left out: graded D)"
+    assert peaks["NVML device memory, GPU 1" + note] == "23.25 GiB"
+    assert peaks["NVML device memory, sum" + note] == "45.82 GiB"
+
+
+def test_the_parts_of_a_run_of_grade_d_are_marked():
+    lenses = {row["Run"]: row["Lens"] for row in by_columns(parts_tables(one_poor())[0])}
+    assert lenses[POOR] == "NVML device memory (graded D)"
+    assert lenses["sft-micro.full.s0"] == "NVML device memory"
+
+
+@pytest.mark.parametrize("sleeps", [False, True])
+def test_a_pool_that_sleeps_is_there_while_it_generates_alone(sleeps):
+    plan = Plan(arms=2, seeds=(0,))
+    study = build_gpu_study(Hardware(pool_bytes=24 * GIB), plan, ("grpo",))
+    rows = [
+        row
+        for row in by_columns(memory_table(asleep(study) if sleeps else study))
+        if row["Lens"].startswith("vLLM pool, reserved")
+    ]
+    for row in rows:
+        held = {phase for phase, size in row.items() if size == "24.00 GiB"}
+        every = {"evaluate", "train", "generate", "save", "All training phases", "Whole run"}
+        assert held == ({"generate"} if sleeps else every)
+        assert ("while it generates" in row["Lens"]) == sleeps
+    assert len(rows) == 2
+
+
+def asleep(study):
+    """The study with engines that free their pools outside generation."""
+
+    def put_to_sleep(run):
+        result = run.record.result
+        made = result.generation.model_copy(update={"sleeps": True})
+        result = result.model_copy(update={"generation": made})
+        return replace(run, record=run.record.model_copy(update={"result": result}))
+
+    return replace(study, runs=tuple(put_to_sleep(run) for run in study.runs))
 
 
 def test_a_study_that_has_not_run_has_no_tables_but_the_empty_one_of_peaks():

@@ -58,7 +58,7 @@ def test_without_counters_the_longest_gap_alone_is_known():
     ("seconds", "gap"),
     [
         ([0, 1, 2, 3, 4], 1.0),
-        ([0.5, 1.5, 9], 7.5),  # a gap that reaches past the end of training
+        ([0.5, 1.5, 9], 2.5),  # a gap that reaches past the end of training, at 4 s
         ([2, 3], 1.0),  # nothing before 2 s: training began at 1 s
         ([1, 1.5], 2.5),  # nothing after 1.5 s: training ended at 4 s
         ([1, 4, 40], 3.0),  # what lies after training is no gap of training
@@ -75,6 +75,21 @@ def test_a_gap_in_an_evaluation_is_no_gap_of_training():
     seconds = [0, 1, 2, 3, 3.5, 7.5, 8, 9, 10]
     assert longest_training_gap([int(t * S) for t in seconds], phases) == pytest.approx(1.0)
     assert longest_training_gap([1, 2], [span("load", 0, 1)]) is None
+
+
+@pytest.mark.parametrize(
+    ("silent_s", "gap"),
+    [
+        ((31.8, 132.1), 0.3),  # 100 s of evaluation, and 0.3 of training at its ends
+        ((132.0, 162.0), 30.0),
+        ((32.0, 132.0), 0.1),  # of the evaluation alone: the gaps elsewhere
+        ((20.0, 140.0), 20.0),  # 12 before the evaluation and 8 after it
+    ],
+)
+def test_only_the_training_that_a_gap_hides_counts(silent_s, gap):
+    phases = [span("train", 2, 162), span("evaluate", 32, 132)]
+    tenths = [t for t in range(1630) if not 10 * silent_s[0] < t < 10 * silent_s[1]]
+    assert longest_training_gap([t * S // 10 for t in tenths], phases) == pytest.approx(gap)
 
 
 def test_the_gap_of_a_sum_is_that_of_the_device_that_was_read_least():

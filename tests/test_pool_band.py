@@ -90,4 +90,10 @@ def test_the_caption_gives_the_share_that_was_asked_for():
 
 def test_a_pool_that_sleeps_is_said_to():
     said = pool_sentence(replace(TRACE, pools=(pool("full", 20, sleeps=True),)))
-    assert "freed between generations" in said
+    assert said.endswith(
+        "part of the arm's line only while it generates: in sleep mode it is freed between generations."
+    )
+    awake = pool_sentence(replace(TRACE, pools=(pool("full", 20),)))
+    assert awake.endswith("for its key-value cache, part of the arm's line.")
+    both = replace(TRACE, pools=(pool("full", 20), pool("lora-r1", 20, sleeps=True)))
+    assert "part of the arm's line, for lora-r1 only while it generates" in pool_sentence(both)

@@ -89,6 +89,22 @@ def test_generation_rate_counts_generate_time_of_counted_steps_alone():
     assert got.generated_tokens_per_s == pytest.approx(25.0)
 
 
+def test_the_sync_of_weights_is_no_time_spent_generating():
+    """600 tokens in 10 s, of which the weights took 4; an arm that brings none has the same rate."""
+    steps = [step(1, 0, 20, generated=600)]
+    phases = [span("train", 0, 20), span("generate", 0, 10), span("weight_sync", 0, 4)]
+    got = summarise(spec("grpo"), record(), steps, phases, EMPTY, warmup_steps=0)
+    bare = summarise(spec("grpo"), record(), steps, [span("generate", 4, 10)], EMPTY, 0)
+    assert got.generated_tokens_per_s == bare.generated_tokens_per_s == pytest.approx(100.0)
+
+
+def test_what_was_sampled_is_held_against_the_time_of_the_same_steps():
+    steps = [step(1, 0, 10, generated=600), step(2, 20, 30)]  # the second logged no length
+    phases = [span("generate", 0, 6), span("generate", 12, 18), span("generate", 20, 26)]
+    got = summarise(spec("grpo"), record(), steps, phases, EMPTY, warmup_steps=0)
+    assert got.generated_tokens_per_s == pytest.approx(100.0)
+
+
 def test_without_a_counted_step_nothing_is_measured():
     got = summarise(spec(), record(), [step(1, 0, 1)], [], EMPTY, warmup_steps=5)
     assert (got.step_s_median, got.trained_tokens_per_s, got.generated_tokens_per_s) == (None,) * 3
