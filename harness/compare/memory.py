@@ -2,8 +2,8 @@
 
 A leak is a slope, the Theil–Sen estimate over the steps after warm-up, and it has to show in what the steps
 add, one by one. torch's own counters repeat on one machine, so there a small ratio says something; of RSS
-only a large one does. A lens graded D is left out, and where too little is left, that is said.
-What this leaves out: many seeds (`statistics`), counting what is alive (`held`), which grades count (`trust`).
+only a large one does. A lens graded D is left out, and where too little is left, that is said. What this
+leaves out: many seeds (`statistics`), counting what is alive (`held`), which grades count (`trust`).
 """
 
 from __future__ import annotations
