@@ -172,6 +172,10 @@ def test_a_counter_of_torch_needs_no_company():
     assert changed(base, candidate) == {"growth/torch-allocated": {"sft-plain.lora-r4": "changed"}}
 
 
+def on_cuda(run):
+    return run.model_copy(update={"config": {**run.config, "device": "cuda"}})
+
+
 def on_the_device(sizes, poor=()):
     """NVML device memory of each seed, GiB; of some seeds graded D."""
 
@@ -179,7 +183,7 @@ def on_the_device(sizes, poor=()):
         size = sizes[run.seed] * 1024 * MIB
         grades = {"nvml-device": STRANGER} if run.seed in poor else {}
         peaks = {"nvml-device": {"training": size}}
-        return run.model_copy(
+        return on_cuda(run).model_copy(
             update={
                 "growth_bytes": {"nvml-device": size},
                 "peak_bytes": peaks,
@@ -253,7 +257,9 @@ def test_a_processs_memory_on_a_gpu_is_compared_by_its_peak():
 
     def of(growth):
         peaks = {"peak_bytes": {"nvml-process": {"training": 1100 * MIB}}}
-        return lambda r: r.model_copy(update={"growth_bytes": {"nvml-process": growth}, **peaks})
+        return lambda r: on_cuda(
+            r.model_copy(update={"growth_bytes": {"nvml-process": growth}, **peaks})
+        )
 
     base, candidate = (make_side(of(size * MIB), pairs=PAIRS) for size in (500, 1100))
     assert changed(base, candidate) == {}

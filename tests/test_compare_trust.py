@@ -26,6 +26,7 @@ STRANGERS = tuple(f"sft-micro.lora-r32.s{seed}" for seed in SEEDS)
 
 def run_of(grade, lens="nvml-device", step_s=1.0, reasons=(WHY,), **more):
     run = make_run("sft-plain", "full", "full", 0)
+    run = run.model_copy(update={"config": {**run.config, "device": "cuda"}})
     grades = {lens: MeasurementGrade(grade=grade, reasons=reasons)}
     update = {"grades": grades, "growth_bytes": {lens: 1}, "step_wall_s": (step_s,) * 3, **more}
     return run.model_copy(update=update)
@@ -70,6 +71,26 @@ def test_the_note_counts_runs_once_and_leaves_out_those_that_failed():
     assert told.startswith(
         "Memory of 3 runs graded D: not compared by that lens (first TRL 1.16.0, "
     )
+
+
+def test_what_is_read_beside_a_run_on_the_cpu_is_not_compared():
+    """A desktop's memory on the GPU would be graded D in every run of a CPU matrix."""
+
+    def beside(size, grade):
+        def change(run):
+            more = {"peak_bytes": {"nvml-device": {"train": size + run.seed}}}
+            grades = {"nvml-device": MeasurementGrade(grade=grade, reasons=(WHY,))}
+            growth = {"nvml-device": size}
+            return run.model_copy(update={"growth_bytes": growth, "grades": grades, **more})
+
+        return make_side(change, seeds=SEEDS, pairs=("sft-plain",))
+
+    for grade in "AD":
+        found = compare_sides(beside(2**30, grade), beside(2**33, grade))
+        assert found.word == "same"
+        kinds = {d.kind for cell in found.cells for d in cell.differences}
+        assert kinds.isdisjoint({"memory", "missing"})
+        assert not any(note.startswith("Memory of") for note in found.notes)
 
 
 def test_grades_of_lenses_come_with_a_studys_runs(tmp_path):

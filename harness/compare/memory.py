@@ -20,7 +20,7 @@ from harness.compare.limits import Limits
 from harness.compare.model import Difference
 from harness.compare.side import RunSide
 from harness.compare.statistics import LEAST_SEEDS
-from harness.compare.trust import lens_name, refusal
+from harness.compare.trust import lens_name, own_lenses, refusal
 from harness.lenses import PROCESS, RSS, TRAINING
 from harness.stats import median
 from harness.text import memory
@@ -154,7 +154,10 @@ def _unmeasured(cell: CellRuns) -> Iterable[Difference]:
 
 def _lenses(cell: CellRuns) -> list[str]:
     pairs = cell.ok_pairs.values()
-    return sorted({lens for b, c in pairs for lens in b.growth_bytes.keys() & c.growth_bytes})
+    both = (
+        b.growth_bytes.keys() & c.growth_bytes & own_lenses(b) & own_lenses(c) for b, c in pairs
+    )
+    return sorted(set().union(*both))
 
 
 def _peaks(cell: CellRuns, limits: Limits, spread: Spread) -> Iterable[Suspect]:

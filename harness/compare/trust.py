@@ -3,7 +3,8 @@
 Others on the device, a GPU that was lost, a lens that contradicts torch's counters: the figure is wrong,
 and a verdict refuses it too. RSS meets none of that: its D says that the sampler saw little of training.
 Where training is over in a moment no sampler sees much, so that RSS is compared all the same; its limits
-are wide. What was not graded, as in a baseline of before, is taken as it is.
+are wide. What was not graded, as in a baseline of before, is taken as it is. What NVML read beside a run
+that trained on the CPU is not that run's, and nothing is compared by it.
 """
 
 from __future__ import annotations
@@ -12,10 +13,17 @@ from collections.abc import Iterator, Sequence
 
 from harness.compare.grouping import is_ok
 from harness.compare.side import RunSide, Side
+from harness.grade import GPU_LENSES
 from harness.lenses import LENS_NAMES, RSS
 from harness.text import plural
 
 BRIEF_S = 1.0  # of steps: 50 samples at the sampler's rate, and few on a busy machine
+
+
+def own_lenses(run: RunSide) -> frozenset[str]:
+    """Return the lenses that read this run."""
+    foreign = GPU_LENSES if run.config.get("device") == "cpu" else ()
+    return frozenset(run.peak_bytes.keys() | run.growth_bytes.keys()) - frozenset(foreign)
 
 
 def refusal(run: RunSide, lens: str) -> str | None:
@@ -50,7 +58,7 @@ def lens_name(lens: str) -> str:
 
 
 def _refused(run: RunSide) -> Iterator[tuple[str, str]]:
-    for lens in run.growth_bytes:
+    for lens in sorted(own_lenses(run)):
         if (why := refusal(run, lens)) is not None:
             yield lens, why
 
