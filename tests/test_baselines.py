@@ -29,6 +29,7 @@ from harness.baselines import (
 from harness.compare.model import Acknowledged
 from harness.compare.side import Side
 from harness.errors import ConfigError, NewerFormatError, StudyError
+from harness.grade import MeasurementGrade
 from tests.side_factory import make_probe, make_run, make_side
 
 CLEAN = Provenance(study="upgrade", commits=("f" * 40,), is_dirty=False)
@@ -80,6 +81,15 @@ def sides(draw: st.DrawFn) -> Side:
 def test_a_side_comes_back_as_it_was_written(tmp_path, side):
     write_baseline(tmp_path / "b", side, CLEAN)
     assert read_baseline(tmp_path / "b") == side
+
+
+def test_grades_of_memory_stay_and_a_run_without_any_is_written_as_before(tmp_path):
+    grade = MeasurementGrade(grade="D", reasons=("Contaminated.",))
+    side = make_side(runs=(make_run(grades={"nvml-device": grade}),))
+    write_baseline(tmp_path / "b", side, CLEAN)
+    assert read_baseline(tmp_path / "b") == side
+    write_baseline(tmp_path / "c", make_side(), CLEAN)
+    assert "grades" not in (tmp_path / "c" / SIDE).read_text()
 
 
 def test_an_argument_that_is_infinite_stays_so(tmp_path):

@@ -7,15 +7,19 @@ import random
 import pytest
 
 from harness.compare.burden import Spread, shared_drift
-from harness.compare.grouping import group
+from harness.compare.grouping import CellRuns, group
 from harness.compare.limits import Limits
-from harness.compare.memory import compare_memory, slope_of
+from harness.compare.memory import compare_memory, memory_spread, slope_of
 from harness.compare.speed import compare_speed, step_ratio
+from harness.grade import MeasurementGrade
 from tests.comparison_sides import MIB, change_steps, make_run, make_side, only
 
 LIMITS = Limits()
 PAIRS = ("sft-plain", "sft-packed", "sft-long", "grpo-plain", "grpo-kl")
 SIDES_SIMULATED = 500
+STRANGER = MeasurementGrade(
+    grade="D", reasons=("Contaminated. Other processes held up to 15.0 GiB.", "Another.")
+)
 
 
 def noisy(seed, change=lambda run: run):
@@ -168,12 +172,94 @@ def test_a_counter_of_torch_needs_no_company():
     assert changed(base, candidate) == {"growth/torch-allocated": {"sft-plain.lora-r4": "changed"}}
 
 
+def on_cuda(run):
+    return run.model_copy(update={"config": {**run.config, "device": "cuda"}})
+
+
+def on_the_device(sizes, poor=()):
+    """NVML device memory of each seed, GiB; of some seeds graded D."""
+
+    def change(run):
+        size = sizes[run.seed] * 1024 * MIB
+        grades = {"nvml-device": STRANGER} if run.seed in poor else {}
+        peaks = {"nvml-device": {"training": size}}
+        return on_cuda(run).model_copy(
+            update={
+                "growth_bytes": {"nvml-device": size},
+                "peak_bytes": peaks,
+                "grades": grades,
+            }
+        )
+
+    return change
+
+
+def of_seeds(sizes, poor=()):
+    seeds = range(len(sizes))
+    return make_side(
+        on_the_device(sizes, poor), pairs=PAIRS[:1], arms={"full": "full"}, seeds=tuple(seeds)
+    )
+
+
+def memory_of(base, candidate):
+    (found,) = compare_memory(group(base, candidate), LIMITS, Spread()).values()
+    return [(d.what, d.word, d.sentence) for d in found]
+
+
+def test_a_peak_that_another_process_made_is_not_compared_and_that_is_said():
+    for base, candidate, who in (
+        (of_seeds([9]), of_seeds([24], poor=[0]), "candidate"),
+        (of_seeds([9], poor=[0]), of_seeds([24]), "base"),
+    ):
+        assert memory_of(base, candidate) == [
+            (
+                "memory/nvml-device",
+                "undecided",
+                "NVML device memory not compared, not enough evidence: graded D in the "
+                f"{who}, seed 0: {STRANGER.reasons[0][:-1]}; measure again without that",
+            )
+        ]
+
+
+def test_the_seeds_that_can_be_trusted_are_compared():
+    found = memory_of(of_seeds([9, 9]), of_seeds([24, 24], poor=[0]))
+    assert [each[0] for each in found] == ["growth/nvml-device"]
+    assert compare_memory(group(of_seeds([9, 9]), of_seeds([24, 9], [0])), LIMITS, Spread()) == {}
+
+
+def test_too_few_trusted_seeds_for_statistics_are_not_enough():
+    base = of_seeds([9, 9, 9])
+    assert [e[:2] for e in memory_of(base, of_seeds([24, 9, 9], poor=[0]))] == [
+        ("memory/nvml-device", "undecided")
+    ]
+
+
+def test_a_rerun_that_cannot_be_trusted_says_nothing_of_the_machine():
+    def again(grade):
+        base, other = (make_run("sft-plain", "full", "full", 0) for _ in "ab")
+        other = other.model_copy(
+            update={
+                "growth_bytes": {"rss": 3 * base.growth_bytes["rss"]},
+                "grades": {"rss": grade},
+                "step_wall_s": (9.0,),
+            }
+        )
+        cell = CellRuns("sft-plain", "full", "sft", "full", {0: base}, {0: other})
+        return memory_spread([cell], 5)[1]
+
+    good = MeasurementGrade(grade="C", reasons=("Only 5 samples in training.",))
+    assert again(good) == pytest.approx(3)
+    assert again(STRANGER) == 1.0
+
+
 def test_a_processs_memory_on_a_gpu_is_compared_by_its_peak():
     """A baseline of before took off the first reading, 600 MiB of context; its peak is the same."""
 
     def of(growth):
         peaks = {"peak_bytes": {"nvml-process": {"training": 1100 * MIB}}}
-        return lambda r: r.model_copy(update={"growth_bytes": {"nvml-process": growth}, **peaks})
+        return lambda r: on_cuda(
+            r.model_copy(update={"growth_bytes": {"nvml-process": growth}, **peaks})
+        )
 
     base, candidate = (make_side(of(size * MIB), pairs=PAIRS) for size in (500, 1100))
     assert changed(base, candidate) == {}

@@ -8,6 +8,8 @@ from harness.compare.concluding import exit_code
 from harness.compare.confirming import Rerun, confirm
 from harness.compare.model import Acknowledged
 from harness.compare.verdict import compare_sides
+from harness.grade import MeasurementGrade
+from tests.comparison_sides import MIB
 from tests.test_compare_statistics import on_gpu, shifted
 
 
@@ -50,6 +52,26 @@ def test_one_that_does_not_or_points_the_other_way_was_luck(by):
 def test_a_confirmed_change_may_be_acknowledged():
     entry = Acknowledged(what="sft-plain.full:metric", reason="expected", version="")
     assert exit_code(settle(0.19, acknowledged=[entry])) == 0
+
+
+def test_memory_that_cannot_be_trusted_when_measured_again_settles_nothing():
+    def of(size, grade="A"):
+        def change(run):
+            return run.model_copy(
+                update={
+                    "peak_bytes": {"nvml-device": {"load": size * MIB + run.seed}},
+                    "growth_bytes": {"nvml-device": 0},
+                    "grades": {"nvml-device": MeasurementGrade(grade=grade)},
+                }
+            )
+
+        return on_gpu(change)
+
+    found = compare_sides(of(500), of(900))
+    assert found.suspected == ("sft-plain.full",)
+    assert confirm(found, compare_sides(of(500), of(500))).word == "same"
+    assert confirm(found, compare_sides(of(500), of(900))).word == "changed"
+    assert confirm(found, compare_sides(of(500), of(900, "D"))).word == "undecided"
 
 
 def test_cells_that_were_not_trained_again_stay_undecided():

@@ -20,6 +20,7 @@ from harness.compare.statistics import (
     tokens_per_s,
 )
 from harness.compare.verdict import compare_sides
+from harness.grade import MeasurementGrade
 from harness.stats import mean_interval
 from tests.comparison_sides import MIB, PACKAGES, PLATFORM, make_run, make_side
 
@@ -170,6 +171,30 @@ def test_memory_is_compared_by_lens_and_phase():
     (cell,) = group(on_gpu(lighter), on_gpu(heavier))
     found = {d.what: d.word for d in compare_seeds(cell, MARGIN, TERMS)}
     assert found["peak/nvml-device/generate"] == "changed"
+
+
+def test_peaks_of_a_lens_that_cannot_be_trusted_are_not_compared():
+    def heavier(grade):
+        def change(run):
+            peaks = {"nvml-device": {"generate": 900 * MIB}, "torch-reserved": {"train": 900 * MIB}}
+            grades = {"nvml-device": MeasurementGrade(grade=grade)}
+            return run.model_copy(update={"peak_bytes": peaks, "grades": grades})
+
+        return change
+
+    def lighter(run):
+        peaks = {
+            "nvml-device": {"generate": 500 * MIB + run.seed},
+            "torch-reserved": {"train": 500 * MIB + run.seed},
+        }
+        return run.model_copy(update={"peak_bytes": peaks})
+
+    def compared(grade):
+        (cell,) = group(on_gpu(lighter), on_gpu(heavier(grade)))
+        return {d.what for d in compare_seeds(cell, MARGIN, TERMS) if d.kind == "memory"}
+
+    assert compared("C") == {"peak/nvml-device/generate", "peak/torch-reserved/train"}
+    assert compared("D") == {"peak/torch-reserved/train"}
 
 
 # On a GPU the seeds decide.

@@ -88,7 +88,7 @@ def _settle(found: Difference, again: Cell | None) -> Difference:
     if found.layer != "statistics" or not found.sentence.endswith(WAITS):
         return found
     text = found.sentence.removesuffix(WAITS)
-    if again is None:
+    if again is None or _is_unmeasured(found, again):
         return found
     same = [
         d
@@ -102,6 +102,12 @@ def _settle(found: Difference, again: Cell | None) -> Difference:
     return found.model_copy(
         update={"word": "same", "sentence": f"{text}; not seen again on other seeds"}
     )
+
+
+def _is_unmeasured(found: Difference, again: Cell) -> bool:
+    """Whether the lens that a suspicion rests on could not be trusted when it was measured again."""
+    unmeasured = {d.what.removeprefix("memory/") for d in again.differences if d.kind == "missing"}
+    return found.kind == "memory" and found.what.split("/")[1] in unmeasured
 
 
 def _same_way(one: Difference, other: Difference) -> bool:

@@ -2,7 +2,8 @@
 
 A leak is a slope, the Theil–Sen estimate over the steps after warm-up, and it has to show in what the steps
 add, one by one. torch's own counters repeat on one machine, so there a small ratio says something; of RSS
-only a large one does. What this leaves out: many seeds (`statistics`), counting what is alive (`held`).
+only a large one does. A lens graded D is left out, and where too little is left, that is said. What this
+leaves out: many seeds (`statistics`), counting what is alive (`held`), which grades count (`trust`).
 """
 
 from __future__ import annotations
@@ -18,7 +19,9 @@ from harness.compare.held import held_leaks
 from harness.compare.limits import Limits
 from harness.compare.model import Difference
 from harness.compare.side import RunSide
-from harness.lenses import LENS_NAMES, PROCESS, TRAINING
+from harness.compare.statistics import LEAST_SEEDS
+from harness.compare.trust import lens_name, own_lenses, refusal
+from harness.lenses import PROCESS, RSS, TRAINING
 from harness.stats import median
 from harness.text import memory
 
@@ -35,12 +38,15 @@ _COUNTERS = ("torch-allocated", "torch-reserved")
 def compare_memory(
     cells: Sequence[CellRuns], limits: Limits, spread: Spread
 ) -> dict[str, list[Difference]]:
-    """Return by cell what takes more memory; less of it is no difference."""
+    """Return by cell what takes more memory, and what can't be told; less of it is no difference."""
     leaks = [s for cell in cells for s in (*held_leaks(cell, limits), *_leak(cell, limits, spread))]
     peaks = [s for cell in cells for s in _peaks(cell, limits, spread)]
     found = settle(leaks, cells, "memory", limits.alone)
     for name, each in settle(peaks, cells, "memory", limits.alone).items():
         found.setdefault(name, []).extend(each)
+    for cell in cells:
+        if unmeasured := list(_unmeasured(cell)):
+            found.setdefault(cell.name, []).extend(unmeasured)
     return found
 
 
@@ -49,7 +55,8 @@ def memory_spread(cells: Iterable[CellRuns], warmup_steps: int) -> tuple[float, 
     pairs = [pair for cell in cells for pair in cell.ok_pairs.values()]
     slopes = [(slope_of(b, warmup_steps), slope_of(c, warmup_steps)) for b, c in pairs]
     apart = [abs(c - b) for b, c in slopes if b is not None and c is not None]
-    grown = [(b.growth_bytes.get("rss"), c.growth_bytes.get("rss")) for b, c in pairs]
+    trusted = [(b, c) for b, c in pairs if not (refusal(b, RSS) or refusal(c, RSS))]
+    grown = [(b.growth_bytes.get(RSS), c.growth_bytes.get(RSS)) for b, c in trusted]
     ratios = [max(b / c, c / b) for b, c in grown if b and c and b > 0 and c > 0]
     return max(apart, default=0.0), max(ratios, default=1.0)
 
@@ -118,9 +125,48 @@ def _grown(run: RunSide, lens: str) -> int | None:
     return run.growth_bytes.get(lens)
 
 
+def _unmeasured(cell: CellRuns) -> Iterable[Difference]:
+    """Say which lenses can't be compared, as no seed is left of them, or too few for statistics are."""
+    for lens in _lenses(cell):
+        poor = [
+            (seed, who, why)
+            for seed, pair in cell.ok_pairs.items()
+            for who, run in zip(("base", "candidate"), pair, strict=True)
+            if (why := refusal(run, lens)) is not None
+        ]
+        seeds = len(cell.ok_pairs)
+        left = seeds - len({seed for seed, _, _ in poor})
+        if not poor or left >= (LEAST_SEEDS if seeds >= LEAST_SEEDS else 1):
+            continue
+        seed, who, why = poor[0]
+        more = f", and {len(poor) - 1} more" if len(poor) > 1 else ""
+        yield Difference(
+            layer="missing",
+            kind="missing",
+            what=f"memory/{lens}",
+            word="undecided",
+            sentence=(
+                f"{lens_name(lens)} not compared, not enough evidence: graded D in the {who}, seed "
+                f"{seed}{more}: {why}; measure again without that"
+            ),
+        )
+
+
+def _lenses(cell: CellRuns) -> list[str]:
+    pairs = cell.ok_pairs.values()
+    both = (
+        b.growth_bytes.keys() & c.growth_bytes & own_lenses(b) & own_lenses(c) for b, c in pairs
+    )
+    return sorted(set().union(*both))
+
+
 def _peaks(cell: CellRuns, limits: Limits, spread: Spread) -> Iterable[Suspect]:
-    pairs = list(cell.ok_pairs.values())
-    for lens in sorted({lens for b, c in pairs for lens in b.growth_bytes.keys() & c.growth_bytes}):
+    for lens in _lenses(cell):
+        pairs = [
+            (b, c)
+            for b, c in cell.ok_pairs.values()
+            if refusal(b, lens) is None and refusal(c, lens) is None
+        ]
         values = [(_grown(b, lens), _grown(c, lens)) for b, c in pairs]
         known = [(b, c) for b, c in values if b and c and b > 0 and c > 0]
         if not known:
@@ -128,13 +174,12 @@ def _peaks(cell: CellRuns, limits: Limits, spread: Spread) -> Iterable[Suspect]:
         base, candidate = median([b for b, _ in known]) or 0.0, median([c for _, c in known]) or 0.0
         is_counter = lens in _COUNTERS
         allowed = COUNTER_RATIO if is_counter else limits.peak_ratio
-        allowed = max(allowed, spread.peak_ratio**NOISE_TIMES if lens == "rss" else 1.0)
+        allowed = max(allowed, spread.peak_ratio**NOISE_TIMES if lens == RSS else 1.0)
         ratio = candidate / base
         if ratio <= allowed or candidate - base < limits.peak_bytes:
             continue
-        name = next((text for key, text in LENS_NAMES.items() if key == lens), lens)
         text = (
-            f"peak growth of {name} in training: {memory(base)} became {memory(candidate)} "
+            f"peak growth of {lens_name(lens)} in training: {memory(base)} became {memory(candidate)} "
             f"({ratio:.2f} times)"
         )
         yield Suspect(

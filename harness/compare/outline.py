@@ -39,7 +39,7 @@ LAYERS: dict[Layer, str] = {
     "statistics": "seeds in pairs: final metric and learning speed, with intervals.",
     "memory": "peaks by lens and phase, and growth over steps.",
     "speed": "processor time of steps and of the trainer's construction.",
-    "missing": "runs or metrics that one side lacks.",
+    "missing": "runs or metrics that one side lacks, and memory that can't be trusted.",
 }
 
 

@@ -14,6 +14,7 @@ from typing import Any
 from harness.compare.side import RunSide, Series, Side
 from harness.errors import ConfigError, StudyError
 from harness.frozen import content_hash
+from harness.lenses import WHOLE_RUN
 from harness.probe import PROBE_FILE, Probe
 from harness.record import StepRow
 from harness.replays import read_replay
@@ -110,6 +111,7 @@ def _run(matrix: Matrix, run: RunView, store: Store, problems: list[str]) -> Run
         evaluations=result.evaluations if result else (),
         peak_bytes=summary.peak_bytes if summary else {},
         growth_bytes={lens: summary.growth(lens) for lens in summary.peak_bytes} if summary else {},
+        grades={k: v for k, v in summary.grades.items() if k != WHOLE_RUN} if summary else {},
         adapter_sha256=result.adapter_sha256 if result else None,
         translations=tuple(
             f"{t.argument}={t.value}: {t.became or 'not passed'}" for t in result.translations

@@ -10,7 +10,8 @@ from typing import Any
 
 from pydantic import Field
 
-from harness.frozen import Count, Frozen
+from harness.frozen import Count, Frozen, absent
+from harness.grade import MeasurementGrade
 from harness.probe import Probe, Value
 from harness.record import EvaluationPoint, Status
 from harness.spec import Method, Task
@@ -49,6 +50,11 @@ class RunSide(Frozen):
     )
     growth_bytes: dict[str, int | None] = Field(
         default_factory=dict, description="lens → peak in training minus the value before loading"
+    )
+    grades: dict[str, MeasurementGrade] = Field(
+        default_factory=dict,
+        exclude_if=absent({}),
+        description="lens → how far its memory can be trusted; empty: not graded",
     )
     adapter_sha256: str | None = None
     translations: tuple[str, ...] = Field(

@@ -15,6 +15,7 @@ from harness.compare.grouping import CellRuns
 from harness.compare.limits import Limits
 from harness.compare.model import Difference, Kind, Word
 from harness.compare.side import RunSide
+from harness.compare.trust import own_lenses, refusal
 from harness.equivalence import p_above, p_below, p_within
 from harness.stats import Estimate, paired_difference, paired_ratio
 from harness.text import signed, span
@@ -165,13 +166,13 @@ def _took_turns(cell: CellRuns) -> bool:
 
 
 def _memory(cell: CellRuns, terms: Terms) -> list[Difference]:
-    """Compare peaks by lens and phase; growth while training is `memory`'s."""
+    """Compare peaks by lens and phase, of runs whose lens can be trusted; growth is `memory`'s."""
     places = {
         (lens, phase)
         for pair in cell.ok_pairs.values()
         for run in pair
-        for lens, phases in run.peak_bytes.items()
-        for phase in phases
+        for lens in own_lenses(run)
+        for phase in run.peak_bytes.get(lens, {})
     }
     found = []
     for lens, phase in sorted(places):
@@ -194,7 +195,11 @@ def _memory(cell: CellRuns, terms: Terms) -> list[Difference]:
 
 
 def _peak(lens: str, phase: str) -> Measure:
-    return lambda run: run.peak_bytes.get(lens, {}).get(phase)
+    def peak(run: RunSide) -> float | None:
+        is_told = lens in own_lenses(run) and refusal(run, lens) is None
+        return run.peak_bytes.get(lens, {}).get(phase) if is_told else None
+
+    return peak
 
 
 def _by_seed(cell: CellRuns, measure: Measure) -> tuple[dict[int, float], dict[int, float]]:

@@ -24,6 +24,7 @@ from harness.compare.replay import replay_differences
 from harness.compare.side import Side
 from harness.compare.speed import compare_speed
 from harness.compare.statistics import Terms
+from harness.compare.trust import refusal_note
 from harness.text import plural
 
 
@@ -123,6 +124,8 @@ def _notes(
             "Measured on different machines, so memory, time and throughput are not compared; "
             "--across-machines compares them all the same."
         )
+    if setting.terms.has_times and (refused := refusal_note((base, candidate))):
+        notes.append(refused)
     if setting.loose:
         notes.append(f"Small differences prove nothing here: {setting.loose}.")
     compared, alarms = sum(c.compared for c in controls), sum(c.alarms for c in controls)
