@@ -13,7 +13,7 @@ from collections.abc import Iterable, Sequence
 from harness import text
 from harness.grade import MeasurementGrade
 from harness.grade_bounds import GRADES
-from harness.lenses import LENS_NAMES, LENS_ORDER, WHOLE_RUN, Lens
+from harness.lenses import LENS_NAMES, WHOLE_RUN, Lens, judged_order
 from harness.report_tables import Table, arms_of, cell, make_table, runs_of
 from harness.series import is_ok
 from harness.summary import RunSummary
@@ -73,7 +73,8 @@ def measurement_tables(view: StudyView) -> tuple[Table, ...]:
 
 def missed_text(summary: RunSummary) -> str:
     """Say by how much a peak can have been missed, for the lens that memory is judged by."""
-    lens = next((name for name in LENS_ORDER if name in summary.missed), None)
+    order = judged_order(is_above_idle=summary.is_judged_above_idle)
+    lens = next((name for name in order if name in summary.missed), None)
     if lens is None:
         return text.MISSING
     missed = summary.missed[lens]
@@ -136,7 +137,9 @@ def refusal_notice(view: StudyView) -> str:
 
 def judged_lens(summaries: Sequence[RunSummary]) -> Lens | None:
     """Return the lens that memory is judged by: the first that every run has."""
-    return next((lens for lens in LENS_ORDER if all(lens in s.peak_bytes for s in summaries)), None)
+    order = judged_order(is_above_idle=any(s.is_judged_above_idle for s in summaries))
+    read = [s.peak_bytes.keys() | s.memory_statistics.keys() for s in summaries]
+    return next((lens for lens in order if all(lens in each for each in read)), None)
 
 
 def _judged_grade(run: RunView) -> MeasurementGrade | None:
