@@ -115,8 +115,7 @@ class RunSummary(Frozen):
     is_judged_above_idle: bool = Field(
         False,
         exclude_if=absent(False),
-        description="whether NVML device memory above idle stands for the run: process ids are foreign, "
-        "or memory was in use before it that nobody who is listed held",
+        description="whether NVML device memory above idle stands for the run: the device misleads",
     )
     energy_j: float | None = Field(
         None, description="of all GPUs in the training phases, as far as it was read"
