@@ -38,6 +38,7 @@ UNDECLARED: Verdict = (
 # How the sentence calls the first comparison of a lens; the table gives the statistic in full.
 SHORT_STATISTICS: dict[str, str] = {
     "nvml-device": "NVML device peak in training",
+    "nvml-above-idle": "NVML device peak above idle in training",
     "torch-reserved": "torch reserved peak in training",
     "rss": "growth of peak RSS in training",
 }

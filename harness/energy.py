@@ -77,11 +77,15 @@ def joules_per_token(energy: Energy | None, tokens: Sequence[int | None]) -> flo
 
 
 def _of_device(rows: pd.DataFrame, spans: Sequence[tuple[int, int]]) -> Energy | None:
-    """Choose the counter, unless it was read for too little of the time and power for more."""
-    counter = _integral(rows, "energy_j", spans)
+    """Choose the counter, unless it was read for too little of the time and power for more.
+
+    Nor where it stood still while power was drawn: it answers, and counts nothing.
+    """
+    counter, power = (_integral(rows, column, spans) for column in ("energy_j", "power_w"))
+    if counter is not None and not counter.joules and power is not None and power.joules:
+        return power
     if counter is not None and counter.coverage >= LEAST_COVERAGE:
         return counter
-    power = _integral(rows, "power_w", spans)
     found = [energy for energy in (counter, power) if energy is not None]
     return max(found, key=lambda energy: energy.coverage) if found else None
 

@@ -1,13 +1,13 @@
-"""What lowers the grade of a run on a GPU: other processes, throttling, drifting clocks, a lost device.
+"""What lowers the grade of a run on a GPU: throttling, drifting clocks, a lost device.
 
 And lenses that contradict one another: NVML must read at least what torch says it reserved, and no
-more above it than context, libraries and a pool explain. Where NVML's process ids are of another
-namespace, others can't be told apart, and the device above its idle baseline stands for the run.
+more above it than context, libraries and a pool explain. What this leaves out: others on the device
+(`strangers`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import pandas as pd
 
@@ -21,7 +21,6 @@ from harness.grade_bounds import (
     DRIFT_B,
     DRIFT_C,
     DRIFT_FIFTH,
-    FOREIGN_D,
     SHORT_B,
     SHORT_C,
     SHORT_D,
@@ -29,7 +28,6 @@ from harness.grade_bounds import (
     SLOWED_B,
     SLOWED_BITS,
     SLOWED_C,
-    UNTOLD_BYTES,
 )
 from harness.grade_faults import Fault, Watch
 from harness.lenses import (
@@ -40,93 +38,42 @@ from harness.lenses import (
     RESERVED,
     SAMPLED,
     TRAINING,
+    Lens,
 )
 from harness.samples import DeviceSummary
-
-
-def foreign_faults(watch: Watch, lens: str = DEVICE) -> list[Fault]:
-    """Say whether other processes held memory on the device while it trained.
-
-    Above idle, what they held before the run already is no part of the figure.
-    """
-    devices = _devices(watch)
-    if any(device.has_trusted_pids is False for device in devices):
-        return [
-            *_untold(watch, lens),
-            Fault(
-                "B",
-                "NVML's process ids are of another namespace: other processes on the device can't be "
-                "told apart, and the device above its idle baseline stands for the run.",
-            ),
-        ]
-    most, peak = _most_foreign(watch, lens), watch.peak(DEVICE)
-    gone = _given_back(watch) if lens == ABOVE_IDLE else 0
-    if gone > FOREIGN_D * (peak or 0):
-        said = f"Other processes gave back {text.memory(gone)} after idle was read: above it is too low."
-        return [Fault("D", said)]
-    if most is None:
-        seen = sum(len(device.foreign_pids) for device in devices)
-        if not seen:
-            return [Fault("B", "Other processes on the device: not measured.")]
-        who = "1 other process" if seen == 1 else f"{seen} other processes"
-        return [Fault("C", f"Contaminated. {who} on the device; how much they held is not told.")]
-    if not most:
-        return []
-    said = f"Other processes held up to {text.memory(most)} on the device while it trained."
-    is_large = not peak or most > FOREIGN_D * peak
-    return [Fault("D" if is_large else "C", f"Contaminated. {said}" if is_large else said)]
-
-
-def _most_foreign(watch: Watch, lens: str) -> int | None:
-    """Return the most that others added to a lens while training, GPU by GPU; None if not known."""
-    rows = watch.gpu_rows
-    if "foreign_bytes" not in rows:
-        return None
-    most = {str(uuid): part["foreign_bytes"].max() for uuid, part in rows.groupby("device")}
-    known = {uuid: int(value) for uuid, value in most.items() if pd.notna(value)}
-    before = {d.uuid: d.idle_bytes or 0 for d in _devices(watch)} if lens == ABOVE_IDLE else {}
-    added = sum(max(0, value - before.get(uuid, 0)) for uuid, value in known.items())
-    return added if added or (known and len(known) == len(most)) else None
-
-
-def _given_back(watch: Watch) -> int:
-    """Return how much less others held in training than when idle was read, GPU by GPU."""
-    rows = watch.memory
-    if "foreign_bytes" not in rows:
-        return 0
-    first = rows[rows["foreign_bytes"].notna()].groupby("device")["foreign_bytes"].first()
-    least = watch.gpu_rows.groupby("device")["foreign_bytes"].min()
-    return int((first - least).clip(lower=0).sum())
-
-
-def _untold(watch: Watch, lens: str) -> list[Fault]:
-    """Say that the device's figure holds what was in use before the run, by nobody that is known."""
-    before, peak = sum(d.idle_bytes or 0 for d in _devices(watch)), watch.peak(DEVICE)
-    if lens != DEVICE or before <= max(UNTOLD_BYTES, FOREIGN_D * (peak or 0)):
-        return []
-    said = f"Contaminated. {text.memory(before)} of the device were in use before the run."
-    return [Fault("D", said)]
+from harness.strangers import added_by_others
 
 
 def throttle_faults(watch: Watch) -> list[Fault]:
-    """Say for how much of training the GPU was slowed down, by heat or hardware, or capped in power."""
+    """Say for how much of training a GPU was slowed down, by heat or hardware, or capped in power.
+
+    Of several GPUs the worst: the others wait for it at every step.
+    """
     rows = watch.gpu_rows
-    masks = rows["throttle_reasons"].dropna() if "throttle_reasons" in rows else ()
-    if not len(masks):
+    told = rows[rows["throttle_reasons"].notna()] if "throttle_reasons" in rows else rows[:0]
+    if not len(told):
         return [Fault("B", "Throttling: not measured.")]
-    bits = [int(mask) for mask in masks]
-    slowed = sum(bool(mask & SLOWED_BITS) for mask in bits) / len(bits)
-    capped = sum(bool(mask & CAPPED_BITS) for mask in bits) / len(bits)
+    each = [
+        (str(uuid), [int(mask) for mask in part["throttle_reasons"]])
+        for uuid, part in told.groupby("device")
+    ]
     faults = []
+    slowed, name = _worst_share(each, SLOWED_BITS)
     if slowed > SLOWED_B:
-        said = (
-            f"Slowed down by heat or hardware in {text.share(slowed)} of the samples of training."
-        )
-        faults.append(Fault("C" if slowed > SLOWED_C else "B", said))
+        said = f"Slowed down by heat or hardware in {text.share(slowed)} of the samples of training"
+        faults.append(Fault("C" if slowed > SLOWED_C else "B", f"{said}{name}."))
+    capped, name = _worst_share(each, CAPPED_BITS)
     if capped > CAPPED_B:
-        said = f"Held at its power cap in {text.share(capped)} of the samples of training."
-        faults.append(Fault("B", said))
+        said = f"Held at its power cap in {text.share(capped)} of the samples of training"
+        faults.append(Fault("B", f"{said}{name}."))
     return faults
+
+
+def _worst_share(each: Sequence[tuple[str, Sequence[int]]], bits: int) -> tuple[float, str]:
+    """Return the share of samples with one of the bits on the GPU with most, and its name if not alone."""
+    shares = {uuid: sum(bool(mask & bits) for mask in masks) / len(masks) for uuid, masks in each}
+    worst = max(shares, key=lambda uuid: shares[uuid])
+    return shares[worst], f" on {worst}, the worst of {len(each)} GPUs" if len(each) > 1 else ""
 
 
 def clock_faults(watch: Watch) -> list[Fault]:
@@ -190,14 +137,14 @@ def _silent(watch: Watch, lens: str) -> list[Fault]:
     return [Fault("D", said)]
 
 
-def disagreement(watch: Watch, lens: str) -> list[Fault]:
+def disagreement(watch: Watch, lens: Lens) -> list[Fault]:
     """Hold NVML against torch's reservation: never less, and no more than is explained above it.
 
-    Of several GPUs the first alone, which is the one that torch's counters speak of.
+    Of several GPUs the first alone, which is the one that torch's counters speak of. The device's figure is
+    held against it as it was read: what left the GPU after idle was read makes above idle too low alone.
     """
     by_lens = watch.first_device or watch.statistics
-    compared = PROCESS if PROCESS in by_lens and lens == PROCESS else ABOVE_IDLE
-    seen = by_lens.get(compared, {}).get(TRAINING)
+    seen = by_lens.get(lens, {}).get(TRAINING)
     reserved = watch.peak(RESERVED)
     if seen is None or not reserved:
         return []
@@ -205,8 +152,9 @@ def disagreement(watch: Watch, lens: str) -> list[Fault]:
         return [
             Fault("B", "Beside a vLLM that sleeps torch's counters can't be held against NVML.")
         ]
-    return _short(seen.peak_bytes, reserved, compared) or _beyond(
-        watch, seen.peak_bytes, reserved, compared
+    above = by_lens.get(ABOVE_IDLE if lens == DEVICE else lens, {}).get(TRAINING, seen)
+    return _short(seen.peak_bytes, reserved, lens) or _beyond(
+        watch, above.peak_bytes, reserved, lens
     )
 
 
@@ -233,18 +181,19 @@ def _short(seen: int, reserved: int, lens: str) -> list[Fault]:
     return [Fault("D" if share > SHORT_D else "C" if share > SHORT_C else "B", said)]
 
 
-def _beyond(watch: Watch, seen: int, reserved: int, lens: str) -> list[Fault]:
+def _beyond(watch: Watch, seen: int, reserved: int, lens: Lens) -> list[Fault]:
     explained = CONTEXT_BYTES + watch.pool_bytes
-    if lens == ABOVE_IDLE:
-        explained += _most_foreign(watch, lens) or 0
+    if lens != PROCESS:
+        explained += added_by_others(watch)
     if watch.processes > 1:
         explained += COMMUNICATION_BYTES
     beyond = seen - reserved - explained
     if beyond <= 0:
         return []
     said = (
-        f"{_name(lens)} peaked {text.memory(seen - reserved)} above what torch reserved; context, "
-        f"libraries{' and pool' if watch.pool_bytes else ''} explain {text.memory(explained)} at most."
+        f"{_name(PROCESS if lens == PROCESS else ABOVE_IDLE)} peaked {text.memory(seen - reserved)} above "
+        f"what torch reserved; context, libraries{' and pool' if watch.pool_bytes else ''} explain "
+        f"{text.memory(explained)} at most."
     )
     return [Fault("C" if beyond > BEYOND_C * seen else "B", said)]
 

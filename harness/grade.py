@@ -4,7 +4,8 @@ A lens is graded by what touches memory: gaps, rate, few steps, other processes 
 device that was lost, an old memory query, figures that contradict one another. The run is graded by
 the lens that memory is judged by and by what touches its speed too: throttling and clocks that
 drift. What an older study did not record reads 'not measured' and is never taken as good. The bounds
-stand in `grade_bounds`. What this leaves out: the faults themselves (`grade_faults`, `gpu_faults`).
+stand in `grade_bounds`. What this leaves out: the faults themselves (`grade_faults`, `gpu_faults`,
+`strangers`).
 """
 
 from __future__ import annotations
@@ -17,7 +18,6 @@ from harness.gpu_faults import (
     counter_faults,
     device_faults,
     disagreement,
-    foreign_faults,
     throttle_faults,
 )
 from harness.grade_bounds import Grade, worst
@@ -26,13 +26,14 @@ from harness.lenses import (
     ABOVE_IDLE,
     COUNTED,
     DEVICE,
-    LENS_ORDER,
     PROCESS,
     RSS,
     SAMPLED,
     WHOLE_RUN,
     Lens,
+    judged_order,
 )
+from harness.strangers import foreign_faults, stands_above_idle
 
 GPU_LENSES: tuple[Lens, ...] = (DEVICE, ABOVE_IDLE, PROCESS)
 
@@ -47,12 +48,14 @@ class MeasurementGrade(Frozen):
 def grade_run(watch: Watch) -> dict[str, MeasurementGrade]:
     """Grade every lens that answered, and the run: lens, or 'run' → grade."""
     lenses = {lens: _lens_faults(watch, lens) for lens in watch.statistics}
-    judged = next((lens for lens in LENS_ORDER if lens in lenses), None)
+    order = judged_order(is_above_idle=stands_above_idle(watch))
+    judged = next((lens for lens in order if lens in lenses), None)
     if judged is None:
         return {}
     whole = [*lenses[judged]]
     if watch.has_gpu:
-        whole += [*foreign_faults(watch), *throttle_faults(watch), *clock_faults(watch)]
+        others = foreign_faults(watch, ABOVE_IDLE if judged == ABOVE_IDLE else DEVICE)
+        whole += [*others, *throttle_faults(watch), *clock_faults(watch)]
     grades = {lens: _grade(faults) for lens, faults in lenses.items()}
     return {**grades, WHOLE_RUN: _grade(whole)}
 

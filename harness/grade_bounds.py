@@ -46,8 +46,10 @@ DRIFT_B, DRIFT_C = 0.05, 0.15
 # --- Contamination: what others hold on the device while training, as a share of the lens's own peak.
 # Less than this leaves a ratio of two peaks where it was, to a percent.
 FOREIGN_D = 0.01
-# In use before a run, where nothing tells whose it is; an idle driver and a desktop hold less.
-UNTOLD_BYTES = 2**30
+# In use before a run by nobody that is listed. An idle driver holds less: 0 to 38 MiB by version 2 of the
+# memory query; version 1 counts in what the driver keeps for itself, 0.5 to 0.9 GiB.
+DRIVER_BYTES = 64 * 2**20
+OLD_DRIVER_BYTES = 2**30
 
 # --- Disagreement of NVML with torch. A CUDA context took 0.51 GiB and workspaces of libraries 0.24 more
 # on an H100 (docs/gpu.md): 0.75 above torch's reservation in each of six runs. The rate card assumes 1.5;

@@ -14,7 +14,7 @@ from harness import text
 from harness.claims import Finding
 from harness.grade import MeasurementGrade
 from harness.grade_bounds import GRADES
-from harness.lenses import LENS_NAMES, LENS_ORDER, TRAINING, WHOLE_RUN, Lens
+from harness.lenses import LENS_NAMES, TRAINING, WHOLE_RUN, Lens, judged_order
 from harness.report_tables import Table, arms_of, cell, make_table, runs_of
 from harness.series import is_ok
 from harness.summary import RunSummary
@@ -76,7 +76,8 @@ def measurement_tables(view: StudyView) -> tuple[Table, ...]:
 
 def missed_text(summary: RunSummary) -> str:
     """Say by how much a peak can have been missed, by the first lens in judging order that was sampled."""
-    lens = next((name for name in LENS_ORDER if name in summary.missed), None)
+    order = judged_order(is_above_idle=summary.is_judged_above_idle)
+    lens = next((name for name in order if name in summary.missed), None)
     if lens is None:
         return text.MISSING
     missed = summary.missed[lens]
@@ -154,16 +155,17 @@ def judged_lenses(
         and found.memory
         and (seed is None or seed in found.seeds)
     }
-    return tuple(lens for lens in LENS_ORDER if lens in judged)
+    return tuple(lens for lens in judged_order(is_above_idle=True) if lens in judged)
 
 
 def own_lens(summaries: Sequence[RunSummary]) -> tuple[Lens, ...]:
     """Return what runs that nothing is compared with would be judged by; empty if nothing was read."""
 
     def is_read(lens: Lens) -> bool:
-        return all(s.peak_bytes.get(lens, {}).get(TRAINING) is not None for s in summaries)
+        return all(s.peak(lens, TRAINING) is not None for s in summaries)
 
-    return tuple(lens for lens in LENS_ORDER if is_read(lens))[:1]
+    order = judged_order(is_above_idle=any(s.is_judged_above_idle for s in summaries))
+    return tuple(lens for lens in order if is_read(lens))[:1]
 
 
 def _judged_grade(run: RunView, findings: Sequence[Finding]) -> MeasurementGrade | None:

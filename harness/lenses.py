@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from harness.samples import PhaseRow
+from harness.samples import DeviceSummary, PhaseRow
 
 Lens = Literal[
     "rss", "nvml-device", "nvml-above-idle", "nvml-process", "torch-reserved", "torch-allocated"
@@ -45,7 +45,7 @@ LENS_NAMES: dict[Lens, str] = {
     RESERVED: "torch reserved memory",
     ALLOCATED: "torch allocated memory",
 }
-# The lens a pair is judged by: the first of these that every compared run has.
+# The lens a pair is judged by: the first of these that every compared run has (`judged_order`).
 LENS_ORDER: tuple[Lens, ...] = (DEVICE, RESERVED, RSS)
 HOST = "host"  # the device of rows that no GPU wrote
 WHOLE_RUN, TRAINING = "run", "training"
@@ -53,6 +53,14 @@ WHOLE_RUN, TRAINING = "run", "training"
 TRAINING_PHASES = ("train", "generate", "weight_sync")
 
 Times = npt.NDArray[np.int64]
+
+
+def judged_order(*, is_above_idle: bool) -> tuple[Lens, ...]:
+    """Return the lenses that memory is judged by, in their order.
+
+    is_above_idle: whether the device above idle stands for a compared run; then it does for all of them.
+    """
+    return (ABOVE_IDLE, *LENS_ORDER) if is_above_idle else LENS_ORDER
 
 
 def lens_series(memory: pd.DataFrame, column: str) -> pd.Series[float]:
@@ -68,6 +76,33 @@ def device_series(memory: pd.DataFrame, column: str) -> dict[str, pd.Series[floa
         own = devices == device
         index = pd.Index(times[own], name="t_ns")
         found[str(device)] = pd.Series(values[own], index=index, name=column).sort_index()
+    return found
+
+
+def load_begin(phases: Sequence[PhaseRow]) -> int | None:
+    """Return when the model began to be loaded, in ns; None if it never was."""
+    return next((row.begin_ns for row in phases if row.phase == "load"), None)
+
+
+def idle_by_device(
+    memory: pd.DataFrame,
+    phases: Sequence[PhaseRow] = (),
+    devices: Sequence[DeviceSummary] = (),
+    column: str = SAMPLED[DEVICE],
+) -> dict[str, int]:
+    """Return what each GPU held before the run: the lowest reading until loading begins.
+
+    The lowest, for what a process before it held is often freed only after the first samples. Where none
+    was taken before loading it is what the sampler noted, else the first sample.
+    """
+    begin = load_begin(phases)
+    found = {d.uuid: d.idle_bytes for d in devices if d.idle_bytes is not None}
+    for device, series in device_series(memory, column).items():
+        before = series[:0] if begin is None else series[series.index <= begin]
+        if len(before):
+            found[device] = min(int(before.min()), found.get(device, int(before.iloc[0])))
+        else:
+            found.setdefault(device, int(series.iloc[0]))
     return found
 
 

@@ -32,6 +32,7 @@ from harness.lenses import (
     Lens,
     assign_phases,
     device_series,
+    idle_by_device,
     innermost_spans,
     lens_series,
     passed_within,
@@ -75,6 +76,8 @@ def memory_peaks(
         peaks[lens] = _peaks_by_phase(series, assign_phases(series.index, phases))
         # A process is first read once it has a context: before that it held nothing.
         baselines[lens] = 0 if lens == PROCESS else int(series.iloc[0])
+    if DEVICE in peaks:
+        baselines[DEVICE] = sum(idle_by_device(memory, phases).values())
     load = next((p for p in phases if p.phase == "load"), None)
     if load is not None and RSS in peaks:
         before = rss[rss.index <= load.begin_ns]
@@ -144,18 +147,16 @@ def statistics_by_device(
     return {device: found[device] for device in dict.fromkeys((*first, *found))}
 
 
-def sampled_series(memory: pd.DataFrame, devices: Sequence[DeviceSummary] = ()) -> Series:
+def sampled_series(
+    memory: pd.DataFrame, devices: Sequence[DeviceSummary] = (), phases: Sequence[PhaseRow] = ()
+) -> Series:
     """Return every sampled lens over time, device by device, 'above idle' among them.
 
-    Idle is what the sampler noted for the device, else its first sample, which is taken before the
-    worker has a context there.
+    devices, phases: the sampler's and the run's, which say what idle was (`lenses.idle_by_device`).
     """
     held = device_series(memory, SAMPLED[DEVICE])
-    idle = {device.uuid: device.idle_bytes for device in devices}
-    above = {}
-    for device, series in held.items():
-        noted = idle.get(device)
-        above[device] = series - (series.iloc[0] if noted is None else noted)
+    idle = idle_by_device(memory, phases, devices)
+    above = {device: series - idle[device] for device, series in held.items()}
     found = {
         RSS: device_series(memory, SAMPLED[RSS]),
         DEVICE: held,

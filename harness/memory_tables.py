@@ -39,6 +39,7 @@ from harness.waterfall import PARTS, waterfall_of
 
 GRPO_PHASES = ("generate", "weight_sync")
 STANDS_FOR = "stands for the run: process ids are foreign"
+HELD_BEFORE = "stands for the run: memory was in use before it"
 
 
 def memory_tables(view: StudyView) -> tuple[Table, ...]:
@@ -87,8 +88,8 @@ def memory_table(view: StudyView) -> Table:
 def _above_idle_row(
     view: StudyView, pair: str, arm: str, phases: Sequence[str]
 ) -> list[tuple[str, ...]]:
-    """Give what stands for the runs where NVML's process ids are foreign; nothing elsewhere."""
-    ok = [r for r in runs_of(view, pair, arm) if is_ok(r) and _has_foreign_pids(r)]
+    """Give what stands for the runs where the device's own figure does not; nothing elsewhere."""
+    ok = [r for r in runs_of(view, pair, arm) if is_ok(r) and _why_above_idle(r)]
     read = [r.summary for r in ok if r.summary and ABOVE_IDLE in r.summary.memory_statistics]
     kept, note = trusted(read, ABOVE_IDLE)
     found = [s.memory_statistics[ABOVE_IDLE] for s in kept]
@@ -101,7 +102,7 @@ def _above_idle_row(
         else text.memory(mean(_value(by_phase.get(name), "peak") for by_phase in found))
         for name in (*phases, TRAINING, WHOLE_RUN)
     ]
-    name = f"{LENS_NAMES[ABOVE_IDLE]} ({STANDS_FOR}){note}"
+    name = f"{LENS_NAMES[ABOVE_IDLE]} ({_why_above_idle(ok[0])}){note}"
     return [(pair, arm, name, NOT_APPLICABLE, *shown)]
 
 
@@ -164,8 +165,9 @@ def _arm_rows(arm: str, runs: Sequence[RunView], phases: Sequence[str]) -> list[
         kept, note = trusted([s for s in ok if lens in s.memory_statistics], lens)
         found = [s.memory_statistics[lens] for s in kept]
         title = lens_name
-        if lens == ABOVE_IDLE and any(_has_foreign_pids(r) for r in runs):
-            title += f" ({STANDS_FOR})"
+        why = next((why for r in runs if (why := _why_above_idle(r))), "")
+        if lens == ABOVE_IDLE and why:
+            title += f" ({why})"
         several = max((len(s.device_statistics) for s in kept), default=0)
         for place in range(several):
             each = [list(s.device_statistics.values())[place:] for s in kept]
@@ -199,9 +201,12 @@ def _value(figures: LensStatistics | None, statistic: str) -> float | None:
     return value
 
 
-def _has_foreign_pids(run: RunView) -> bool:
+def _why_above_idle(run: RunView) -> str:
+    """Say why the device above idle stands for a run; empty where it does not."""
     sampler = run.record.sampler if run.record else None
-    return any(d.has_trusted_pids is False for d in (sampler.devices if sampler else ()))
+    if any(d.has_trusted_pids is False for d in (sampler.devices if sampler else ())):
+        return STANDS_FOR
+    return HELD_BEFORE if run.summary and run.summary.is_judged_above_idle else ""
 
 
 def _size(size: int) -> str:

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from pydantic import Field
 
 from harness.frozen import Count, Frozen, absent
-from harness.lenses import LENS_NAMES, LENS_ORDER, TRAINING, WHOLE_RUN, Lens
+from harness.lenses import LENS_NAMES, TRAINING, WHOLE_RUN, Lens, judged_order
 from harness.stats import CONFIDENCE, Estimate, paired_ratio
 from harness.summary import RunSummary
 
@@ -73,7 +73,10 @@ def compare_memory(
 ) -> tuple[MemoryComparison, ...]:
     """Compare a phase's memory by every lens and statistic that all runs have; the judged one first."""
     rows = []
-    for lens in LENS_ORDER:
+    is_above = any(
+        run.is_judged_above_idle for s in seeds for of in (ours, theirs) if (run := of[s])
+    )
+    for lens in judged_order(is_above_idle=is_above):
         for kind in ("growth", "peak") if lens == "rss" else ("peak",):
             a = _positive(ours, seeds, lens, kind, phase)
             b = _positive(theirs, seeds, lens, kind, phase)
@@ -139,5 +142,5 @@ def _positive(
 def _memory(run: RunSummary | None, lens: str, kind: str, phase: str) -> float | None:
     if run is None:
         return None
-    value = run.growth(lens, phase) if kind == "growth" else run.peak_bytes.get(lens, {}).get(phase)
+    value = run.growth(lens, phase) if kind == "growth" else run.peak(lens, phase)
     return None if value is None else float(value)

@@ -3,7 +3,7 @@
 Each subject has a module: memory by lens and phase (`memory_figures`), what a sampler can have missed
 (`missed_peak`), energy and load (`energy`), how far to trust them (`grade`). The growth of a lens is
 its peak minus its baseline: for `rss` the worker's own reading when the model was about to be loaded
-(libraries imported), for `nvml-device` the first sample; a process held nothing on a GPU before.
+(libraries imported), for `nvml-device` what was in use before; a process held nothing on a GPU before.
 
 What this leaves out: comparing arms (`claims`).
 """
@@ -47,6 +47,7 @@ from harness.record import ParameterCounts, Record, StepRow
 from harness.samples import PhaseRow
 from harness.spec import RunSpec
 from harness.stats import median
+from harness.strangers import stands_above_idle
 
 __all__ = [
     "LENS_NAMES", "SAMPLED", "WHOLE_RUN", "Lens", "RunSummary", "model_flops", "summarise",
@@ -114,6 +115,11 @@ class RunSummary(Frozen):
         exclude_if=absent({}),
         description="lens, or 'run' → how far its measurement can be trusted",
     )
+    is_judged_above_idle: bool = Field(
+        False,
+        exclude_if=absent(False),
+        description="whether NVML device memory above idle stands for the run: the device misleads",
+    )
     energy_j: float | None = Field(
         None, description="of all GPUs in the training phases, as far as it was read"
     )
@@ -134,6 +140,13 @@ class RunSummary(Frozen):
     integrity: RewardIntegrity | None = Field(
         None, description="what the reward could and could not judge (grpo)"
     )
+
+    def peak(self, lens: str, phase: str = "training") -> int | None:
+        """Highest value of a lens in a phase, in bytes; None if not measured."""
+        if lens != ABOVE_IDLE:
+            return self.peak_bytes.get(lens, {}).get(phase)
+        found = self.memory_statistics.get(lens, {}).get(phase)
+        return found.peak_bytes if found else None
 
     def growth(self, lens: str, phase: str = "training") -> int | None:
         """Peak minus baseline of a lens, in bytes; None if either was not measured."""
@@ -213,7 +226,7 @@ def _measured(
     sampler, result = record.sampler, record.result
     devices = sampler.devices if sampler else ()
     order = (result.device or "").split(",") if result else []
-    each = sampled_series(memory, devices)
+    each = sampled_series(memory, devices, phases)
     statistics = memory_statistics(phases, each)
     by_device = statistics_by_device(phases, each, order)
     series = {str(lens): summed(of.values()) for lens, of in each.items()}
@@ -250,6 +263,7 @@ def _measured(
         "device_statistics": by_device,
         "missed": missed,
         "grades": grade_run(watch),
+        "is_judged_above_idle": stands_above_idle(watch),
     }
 
 

@@ -13,9 +13,10 @@ growth of RSS. What this leaves out: the forecast itself (`forecast`), and how f
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+import pandas as pd
 from pydantic import Field
 
 from harness import text
@@ -32,8 +33,11 @@ from harness.lenses import (
     Lens,
     assign_phases,
     device_series,
+    idle_by_device,
+    lens_series,
 )
 from harness.record import Generation, ParameterCounts, Result
+from harness.samples import PhaseRow
 from harness.view import RunView
 
 BYTES = {"float32": 4, "float16": 2, "bfloat16": 2, "float64": 8}
@@ -48,6 +52,8 @@ ACTIVATIONS, LOGITS, OTHERS = (
 SPLIT = {"activations": ACTIVATIONS, "logits": LOGITS}
 # Terms of a forecast that are parts of their own here.
 ELSEWHERE = ("weights", "adapter", "gradients", "optimizer")
+# Of training, what lies between two steps: gradients are freed by then, and made anew after it.
+BETWEEN_STEPS = ("generate", "weight_sync")
 PARTS = (
     "held before the run", "other processes", "context and libraries", "weights", "reference model",
     "optimizer state", "gradients", "vLLM pool", "fragmentation", ACTIVATIONS, LOGITS, OTHERS, REST,
@@ -85,6 +91,8 @@ def waterfall_of(run: RunView, forecasts: Forecasts | None = None) -> Waterfall 
     if total is None or total <= 0:
         return None
     counted = _counted(result, run.resolved_config, is_gpu=lens == DEVICE)
+    if _peak_phase(run, lens) in BETWEEN_STEPS:
+        counted.pop("gradients", None)
     read = _read_off(run, result, total) if lens == DEVICE else {}
     order = {name: {**counted, **read}.get(name) for name in PARTS}
     parts, notes, left = [], [], total
@@ -205,11 +213,15 @@ def _read_off(run: RunView, result: Result, total: int) -> dict[str, int]:
     if summary is None:
         return {}
     idle, others, phase = _at_peak(run)
-    read = {"held before the run": idle, "other processes": others}
     pool = _pool_bytes(result.generation, phase)
     reserved = summary.peak_bytes.get(RESERVED, {}).get(TRAINING)
     allocated = summary.peak_bytes.get(ALLOCATED, {}).get(TRAINING)
-    if reserved and not (result.generation and result.generation.sleeps):
+    is_counted = not (result.generation and result.generation.sleeps)
+    if reserved and is_counted:
+        # What torch reserved is in the peak, so what idle leaves no room for was given back.
+        idle = min(idle, max(0, total - others - reserved))
+    read = {"held before the run": idle, "other processes": others}
+    if reserved and is_counted:
         beside = max(0, total - idle - others - reserved)
         # An engine in a process of its own is no part of what torch counts here.
         read["context and libraries"] = beside - pool if beside >= pool else beside
@@ -220,28 +232,41 @@ def _read_off(run: RunView, result: Result, total: int) -> dict[str, int]:
 
 
 def _at_peak(run: RunView) -> tuple[int, int, str | None]:
-    """Return what the GPU held before the run, and of others and in which phase at its peak."""
+    """Return what of before the run the GPU held at its peak, what others added, and in which phase."""
     held = device_series(run.memory, SAMPLED[DEVICE])
     device, _ = _gpu_peak(run)
     name = device or next(iter(held), None)
     series = held.get(str(name))
     sampler = run.record.sampler if run.record else None
-    noted = {d.uuid: d.idle_bytes for d in (sampler.devices if sampler else ())}
-    idle = noted.get(str(name))
-    if series is None:
-        return idle or 0, 0, None
-    if idle is None:
-        idle = int(series.iloc[0])
-    labels = assign_phases(series.index, run.phases)
-    training = series[[label in TRAINING_PHASES for label in labels]]
-    if training.empty:
+    devices = sampler.devices if sampler else ()
+    idle = idle_by_device(run.memory, run.phases, devices).get(str(name), 0)
+    at = _peak_ns(series, run.phases)
+    if at is None:
         return idle, 0, None
-    at = int(training.index[int(training.to_numpy().argmax())])
     foreign = device_series(run.memory, "foreign_bytes").get(str(name))
     known = foreign[foreign.index <= at] if foreign is not None else None
-    # What was there before the run, and still is, is in the idle baseline already.
-    others = max(0, int(known.iloc[-1]) - idle) if known is not None and len(known) else 0
-    return idle, others, assign_phases([at], run.phases)[0]
+    # What others held before the run, and still do, is in the idle baseline already.
+    before = idle_by_device(run.memory, run.phases, column="foreign_bytes").get(str(name), 0)
+    added = int(known.iloc[-1]) - before if known is not None and len(known) else 0
+    held_still = max(0, idle + min(0, added))
+    return held_still, max(0, added), assign_phases([at], run.phases)[0]
+
+
+def _peak_ns(series: pd.Series[float] | None, phases: Sequence[PhaseRow]) -> int | None:
+    """Return when a lens was at its highest in training; None if it was not read then."""
+    if series is None:
+        return None
+    labels = assign_phases(series.index, phases)
+    training = series[[label in TRAINING_PHASES for label in labels]]
+    return None if training.empty else int(training.index[int(training.to_numpy().argmax())])
+
+
+def _peak_phase(run: RunView, lens: Lens) -> str | None:
+    """Return the phase in which a run's lens was at its highest in training."""
+    if lens == DEVICE:
+        return _at_peak(run)[2]
+    at = _peak_ns(lens_series(run.memory, SAMPLED[lens]), run.phases)
+    return None if at is None else assign_phases([at], run.phases)[0]
 
 
 def _pool_bytes(generation: Generation | None, phase: str | None) -> int:

@@ -42,6 +42,9 @@ class Hardware:
     contaminated: tuple[str, ...] = ()  # cells beside which another process held 3 GiB
     has_trusted_pids: bool = True
     has_counter: bool = True
+    idle_bytes: int = (
+        0  # in use on every GPU, before the run and all along, by nobody that is listed
+    )
     throttled: tuple[str, ...] = ()  # cells that heat slowed down
 
 
@@ -129,7 +132,7 @@ def _readings(
     others = (
         3 * GIB if run.planned.cell in machine.contaminated and t > START_NS + 5 * SECOND else 0
     )
-    yield "nvml_device_bytes", used + others
+    yield "nvml_device_bytes", used + others + machine.idle_bytes
     if machine.has_trusted_pids:
         yield "nvml_process_bytes", used or None
         yield "foreign_bytes", others
@@ -192,7 +195,7 @@ def _sampler(machine: Hardware, run: RunView, samples: int) -> SamplerSummary:
                 uuid=uuid,
                 name="A GPU of the tests",
                 total_bytes=80 * GIB,
-                idle_bytes=0,
+                idle_bytes=machine.idle_bytes,
                 memory_version=2,
                 has_trusted_pids=machine.has_trusted_pids,
                 has_energy_counter=machine.has_counter,

@@ -6,9 +6,11 @@ import pytest
 from pydantic import ValidationError
 
 from harness.claims import judge, sentence
+from harness.grade_tables import grades_tables
 from harness.record import Status
 from harness.spec import Arm
 from harness.summary import RunSummary
+from tests.gpu_study import GIB, Hardware, build_gpu_study
 from tests.study_factory import Plan, build_matrix, build_study
 
 MARGIN = {"sft-micro": 0.02, "grpo-micro": 0.05}
@@ -261,6 +263,38 @@ def test_a_lens_that_one_run_lacks_is_not_judged_by():
     theirs = [memory_summary(300, 100, 80)] * 3
     assert memory_of(ours, theirs)[0].lens == "rss"
     assert memory_of(ours[:2] * 2, [theirs[0]] * 4)[0].lens == "nvml-device"
+
+
+@pytest.mark.parametrize(
+    ("ours", "theirs", "lens"),
+    [
+        (Hardware(), Hardware(), "nvml-device"),
+        (Hardware(has_trusted_pids=False), Hardware(has_trusted_pids=False), "nvml-above-idle"),
+        (Hardware(), Hardware(has_trusted_pids=False, idle_bytes=GIB), "nvml-above-idle"),
+        (Hardware(idle_bytes=2 * GIB), Hardware(), "nvml-above-idle"),
+    ],
+)
+def test_both_arms_are_judged_above_idle_where_the_device_would_mislead_of_one(ours, theirs, lens):
+    """8.95 over 23.25 GiB, whatever was in use before the run, and the sentence names the lens."""
+    plan = Plan(arms=2, seeds=(0, 1, 2))
+    full, lora = (build_gpu_study(machine, plan, ("sft",)) for machine in (theirs, ours))
+    runs = [r for r in full.runs if r.planned.arm == "full"]
+    runs += [r for r in lora.runs if r.planned.arm != "full"]
+    cells = {(r.planned.pair, r.planned.arm, r.planned.seed): (Status.OK, r.summary) for r in runs}
+    found = judge(full.matrix, cells)
+    judged = found[0].memory[0]
+    assert (judged.lens, judged.refused) == (lens, None)
+    assert judged.ratio.value == pytest.approx(8.95 / 23.25, rel=1e-3)
+    name = "peak above idle" if lens == "nvml-above-idle" else "peak"
+    assert f"LoRA takes 38% of the memory (NVML device {name} in training)" in sentence(found)
+
+
+def test_the_table_of_grades_names_the_lens_above_idle():
+    study = build_gpu_study(Hardware(has_trusted_pids=False), Plan(arms=2, seeds=(0,)), ("sft",))
+    (table,) = grades_tables(study)
+    row = dict(zip(table.columns, table.rows[0], strict=True))
+    assert row["Memory judged by"] == "NVML device memory above idle"
+    assert row["Runs"] == row["That lens"] == "B (1 run)"
 
 
 def test_the_sentence_counts_what_could_not_be_tested():

@@ -71,6 +71,14 @@ def test_the_counter_comes_first_unless_power_was_read_for_more_of_the_time():
     assert (lost.source, lost.joules) == ("power", pytest.approx(1000))
 
 
+def test_a_counter_that_stands_still_while_power_is_drawn_is_no_energy_of_nothing():
+    seconds = [float(i) for i in range(11)]
+    stuck = training_energy(ALWAYS, gpu(seconds, power_w=100, energy_j=5000.0))
+    assert (stuck.source, stuck.joules, stuck.coverage) == ("power", pytest.approx(1000), 1.0)
+    off = training_energy(ALWAYS, gpu(seconds, power_w=0, energy_j=5000.0))
+    assert (off.source, off.joules) == ("counter", 0)
+
+
 def test_gpus_add_up_and_one_that_was_silent_leaves_no_sum():
     a = gpu([0, 10], "GPU-a", energy_j=[0, 100])
     b = gpu([0, 4, 8, 10], "GPU-b", power_w=10)

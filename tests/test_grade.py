@@ -45,7 +45,7 @@ def watch(memory=None, sampler=SAMPLER, phases=PHASES, is_counted=True, **more):
     if memory is None:
         memory = gpu(SECONDS, nvml_device_bytes=HELD, **GOOD)
     devices = sampler.devices if sampler else ()
-    each = sampled_series(memory, devices)
+    each = sampled_series(memory, devices, phases)
     statistics = memory_statistics(phases, each)
     by_device = statistics_by_device(phases, each)
     series = {lens: summed(of.values()) for lens, of in each.items()}
@@ -232,6 +232,22 @@ def test_throttling_lowers_the_run_and_leaves_memory_alone(mask, share, grade):
     memory = gpu(SECONDS, nvml_device_bytes=HELD, **{**GOOD, "throttle_reasons": masks})
     assert graded(memory=memory)[0] == grade
     assert graded("nvml-device", memory=memory)[0] == "A"
+
+
+@pytest.mark.parametrize(("mask", "said"), [(0x40, "Slowed down by heat"), (0x4, "power cap")])
+def test_of_several_gpus_the_one_that_was_slowed_down_most_counts(mask, said):
+    """One of eight in 40 % of training: 5 % of all samples, and every step waits for it."""
+    names = [f"GPU-{i}" for i in range(8)]
+    masks = [mask if 2 <= t < 6 else 0 for t in SECONDS]
+    rows = {name: {**GOOD, "nvml_device_bytes": HELD} for name in names}
+    rows["GPU-3"]["throttle_reasons"] = masks
+    memory = pd.concat([gpu(SECONDS, name, **row) for name, row in rows.items()])
+    devices = tuple(DEVICE.model_copy(update={"uuid": name}) for name in names)
+    sampler = SAMPLER.model_copy(update={"devices": devices})
+    grade, reason = graded(memory=memory, sampler=sampler)
+    assert grade == ("C" if mask == 0x40 else "B")
+    assert said in reason
+    assert "in 40% of the samples of training on GPU-3, the worst of 8 GPUs." in reason
 
 
 @pytest.mark.parametrize(("last", "grade"), [(1900, "A"), (1800, "B"), (2200, "B"), (1500, "C")])
@@ -424,7 +440,7 @@ def test_a_stranger_whose_memory_is_not_told_is_a_stranger_all_the_same():
     assert said.startswith("Contaminated. 1 other process on the device")
 
 
-@pytest.mark.parametrize(("idle", "grade"), [(GIB // 2, "B"), (5 * GIB, "D")])
+@pytest.mark.parametrize(("idle", "grade"), [(200 * MIB, "B"), (GIB // 2, "D"), (5 * GIB, "D")])
 def test_memory_in_use_before_a_run_is_in_the_devices_figure_whoever_holds_it(idle, grade):
     held = [idle + value for value in HELD]
     memory = gpu(SECONDS, nvml_device_bytes=held, **{**GOOD, "foreign_bytes": None})

@@ -90,6 +90,7 @@ ORDER = (
     "energy",
     "grade_bounds",
     "grade_faults",
+    "strangers",
     "gpu_faults",
     "grade",
     "summary",

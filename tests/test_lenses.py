@@ -10,13 +10,14 @@ from hypothesis import strategies as st
 from harness.lenses import (
     assign_phases,
     device_series,
+    idle_by_device,
     innermost_spans,
     lens_series,
     passed_within,
     summed,
     training_spans,
 )
-from harness.samples import PHASES, PhaseRow
+from harness.samples import PHASES, DeviceSummary, PhaseRow
 from tests.timelines import EMPTY, S, gpu, samples, span
 
 
@@ -100,3 +101,20 @@ def test_devices_that_are_read_at_different_instants_add_up_by_their_last_readin
         [(1, "GPU-a", None, 5), (2, "GPU-b", None, 7), (3, "GPU-a", None, 9), (4, "GPU-b", None, 1)]
     )
     assert lens_series(memory, "nvml_device_bytes").to_dict() == {2 * S: 12, 3 * S: 16}
+
+
+def test_idle_is_the_lowest_reading_of_each_gpu_until_loading_begins():
+    """a: residue of 50 that is freed in between; b: idle was read in the middle of loading alone."""
+    memory = samples(
+        [
+            (0, "GPU-a", None, 55), (1, "GPU-a", None, 5), (2, "GPU-a", None, 6),
+            (3, "GPU-a", None, 2), (4, "GPU-a", None, 90),
+            (4, "GPU-b", None, 40), (5, "GPU-b", None, 30),
+        ]
+    )  # fmt: skip
+    load = [span("load", 2, 6)]
+    assert idle_by_device(memory, load) == {"GPU-a": 5, "GPU-b": 40}
+    noted = [DeviceSummary(uuid=uuid, idle_bytes=7) for uuid in ("GPU-a", "GPU-b", "GPU-c")]
+    assert idle_by_device(memory, load, noted) == {"GPU-a": 5, "GPU-b": 7, "GPU-c": 7}
+    assert idle_by_device(memory, []) == {"GPU-a": 55, "GPU-b": 40}
+    assert idle_by_device(EMPTY, load) == {}

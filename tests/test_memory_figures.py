@@ -210,3 +210,17 @@ def test_a_sample_weighs_no_time_of_another_phase():
     found = memory_statistics(phases, sampled_series(memory))["rss"]
     assert found["evaluate"].mean_bytes == 70
     assert found["training"].mean_bytes == round((10 * 4 + 30 * 5) / 9)
+
+
+def test_what_was_freed_before_loading_is_in_no_baseline():
+    """Two GPUs of which one begins with 50 of a process that has ended: both are idle at 1 and 2."""
+    a, b = [51, 1, 30, 20], [2, 2, 3, 40]
+    memory = pd.concat(
+        [gpu([0, 1, 3, 4], name, nvml_device_bytes=held) for name, held in (("a", a), ("b", b))]
+    )
+    phases = [span("load", 2, 2.5), span("train", 2.5, 5)]
+    devices = (DeviceSummary(uuid="a", idle_bytes=51), DeviceSummary(uuid="b", idle_bytes=2))
+    assert memory_peaks(phases, memory)[1]["nvml-device"] == 3
+    whole = memory_statistics(phases, sampled_series(memory, devices, phases))
+    assert whole["nvml-device"]["training"].peak_bytes == 60
+    assert whole["nvml-above-idle"]["training"].peak_bytes == 57

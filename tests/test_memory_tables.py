@@ -81,6 +81,14 @@ def test_where_process_ids_are_foreign_the_device_above_idle_stands_for_the_run(
     assert not any("above idle" in r["Lens"] for r in by_columns(memory_table(study())))
 
 
+def test_where_memory_was_in_use_before_the_device_above_idle_stands_for_the_run():
+    held = build_gpu_study(Hardware(idle_bytes=GIB), Plan(arms=2, seeds=(0,)), SFT)
+    label = "NVML device memory above idle (stands for the run: memory was in use before it)"
+    for table in (memory_table(held), statistics_table(held, "sft-micro")):
+        rows = [r for r in by_columns(table) if r["Arm"] == "full" and r["Lens"] == label]
+        assert rows[0]["All training phases"] == "23.25 GiB"
+
+
 def test_parts_of_a_run_add_up_in_its_row():
     (table,) = parts_tables(study())
     row = next(r for r in by_columns(table) if r["Run"] == "sft-micro.full.s0")

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from harness.activations import Term
 from harness.forecast import Forecast
 from harness.forecasts import ArmMemory, Forecasts
+from harness.lenses import assign_phases
 from harness.record import Distributed, Generation, ParameterCounts
 from harness.summary import summarise
 from harness.waterfall import ACTIVATIONS, LOGITS, OTHERS, REST, waterfall_of
@@ -129,6 +130,79 @@ def test_what_others_hold_is_no_context():
     parts, _ = parts_of(run)
     assert parts["other processes"] == 3 * GIB
     assert parts["context and libraries"] == CONTEXT
+
+
+def read_again(run, memory, phases=None):
+    """A run whose raw samples were others; the sampler notes the first."""
+    phases = run.phases if phases is None else phases
+    first = int(memory["nvml_device_bytes"].dropna().iloc[0])
+    sampler = run.record.sampler
+    devices = tuple(d.model_copy(update={"idle_bytes": first}) for d in sampler.devices)
+    sampler = sampler.model_copy(update={"devices": devices})
+    record = run.record.model_copy(update={"sampler": sampler})
+    summary = summarise(run.spec, record, run.steps, phases, memory, 2)
+    return replace(run, record=record, memory=memory, phases=phases, summary=summary)
+
+
+def test_what_was_in_use_before_hides_nothing_that_others_add():
+    machine = Hardware(contaminated=("sft-micro.full.s0",), idle_bytes=4 * GIB)
+    parts, _ = parts_of(run_of(build_gpu_study(machine, FEW, SFT), "sft-micro.full.s0"))
+    assert parts["held before the run"] == 4 * GIB
+    assert parts["other processes"] == 3 * GIB
+    assert parts["context and libraries"] == CONTEXT
+
+
+def before_loading(run, at_most=None):
+    """The samples of a GPU before its model is loaded, or the first of them."""
+    load = next(row for row in run.phases if row.phase == "load")
+    rows = (run.memory["device"] != "host") & (run.memory["t_ns"] < load.begin_ns)
+    return rows & (rows.cumsum() <= (at_most or len(rows)))
+
+
+@pytest.mark.parametrize("column", ["nvml_device_bytes", "foreign_bytes"])
+def test_what_is_gone_when_the_model_is_loaded_is_no_part_of_a_peak(column):
+    """5 GiB in the first samples: of nobody that is listed, or of a stranger that leaves."""
+    first = before_loading(FULL, 5)
+    memory = FULL.memory.copy()
+    for name in {"nvml_device_bytes", column}:
+        memory.loc[first, name] = 5 * GIB
+    run = read_again(FULL, memory)
+    assert parts_of(run)[0] == parts_of(FULL)[0]
+    assert run.summary.growth("nvml-device") == FULL.summary.growth("nvml-device")
+
+
+def test_what_torch_reserved_leaves_no_room_for_was_given_back():
+    """5 GiB in every sample before loading: 0.75 GiB stand beside torch at the peak, and no more."""
+    memory = FULL.memory.copy()
+    memory.loc[before_loading(FULL), "nvml_device_bytes"] += 5 * GIB
+    parts, found = parts_of(read_again(FULL, memory))
+    assert (parts["held before the run"], found.notes) == (CONTEXT, ())
+    assert parts["gradients"] == 4 * WEIGHTS
+
+
+def test_between_two_steps_there_are_no_gradients():
+    """Sampling takes more than any step: the whole peak lies in generate."""
+    run = run_of(STUDY, "grpo-micro.full.s0")
+    assert parts_of(run)[0]["gradients"] == 4 * WEIGHTS
+    more = 25 * GIB
+    inside = [label == "generate" for label in assign_phases(run.memory["t_ns"], run.phases)]
+    memory = run.memory.copy()
+    memory.loc[inside, "nvml_device_bytes"] += more
+    phases = tuple(
+        row.model_copy(
+            update={
+                "torch_reserved_peak_bytes": row.torch_reserved_peak_bytes + more,
+                "torch_allocated_peak_bytes": row.torch_allocated_peak_bytes + more,
+            }
+        )
+        if row.phase == "generate"
+        else row
+        for row in run.phases
+    )
+    parts, _ = parts_of(read_again(run, memory, phases))
+    assert "gradients" not in parts
+    assert parts["optimizer state"] == 8 * WEIGHTS
+    assert parts[REST] > more - 8 * WEIGHTS
 
 
 def test_of_several_gpus_the_first_is_shown_and_shards_are_counted_once():
