@@ -10,7 +10,7 @@ from harness.compare.concluding import exit_code
 from harness.compare.explain import explain
 from harness.compare.limits import Limits
 from harness.compare.reading import side_of
-from harness.compare.trust import refusal, refusal_note
+from harness.compare.trust import growth_refusal, refusal, refusal_note
 from harness.compare.verdict import compare_sides
 from harness.grade import MeasurementGrade
 from harness.record import Status
@@ -55,6 +55,21 @@ def test_a_moments_training_is_no_reason_to_refuse_its_rss_alone(lens):
     why = ("1 sample in training: its peak was hardly looked for.",)
     assert refusal(run_of("D", lens, step_s=20.0, reasons=why), lens)
     assert (refusal(run_of("D", lens, step_s=0.1, reasons=why), lens) is None) is (lens == "rss")
+
+
+def test_growth_of_a_device_is_as_good_as_what_is_above_its_idle_memory():
+    """A desktop's memory, there all the time, is taken off; idle memory that went is taken off in vain."""
+
+    def grown(device, above):
+        grades = {
+            lens: MeasurementGrade(grade=grade, reasons=(WHY,))
+            for lens, grade in (("nvml-device", device), ("nvml-above-idle", above))
+        }
+        return growth_refusal(run_of("A", grades=grades), "nvml-device")
+
+    assert grown(device="D", above="B") is None
+    assert grown(device="B", above="D") == WHY.rstrip(".")
+    assert growth_refusal(run_of("D"), "nvml-device") == WHY.rstrip(".")  # above idle not graded
 
 
 def test_the_note_counts_runs_once_and_leaves_out_those_that_failed():

@@ -20,7 +20,7 @@ from harness.compare.limits import Limits
 from harness.compare.model import Difference
 from harness.compare.side import RunSide
 from harness.compare.statistics import LEAST_SEEDS
-from harness.compare.trust import lens_name, own_lenses, refusal
+from harness.compare.trust import growth_refusal, lens_name, own_lenses, refusal
 from harness.lenses import PROCESS, RSS, TRAINING
 from harness.stats import median
 from harness.text import memory
@@ -132,7 +132,7 @@ def _unmeasured(cell: CellRuns) -> Iterable[Difference]:
             (seed, who, why)
             for seed, pair in cell.ok_pairs.items()
             for who, run in zip(("base", "candidate"), pair, strict=True)
-            if (why := refusal(run, lens)) is not None
+            if (why := growth_refusal(run, lens)) is not None
         ]
         seeds = len(cell.ok_pairs)
         left = seeds - len({seed for seed, _, _ in poor})
@@ -165,7 +165,7 @@ def _peaks(cell: CellRuns, limits: Limits, spread: Spread) -> Iterable[Suspect]:
         pairs = [
             (b, c)
             for b, c in cell.ok_pairs.values()
-            if refusal(b, lens) is None and refusal(c, lens) is None
+            if growth_refusal(b, lens) is None and growth_refusal(c, lens) is None
         ]
         values = [(_grown(b, lens), _grown(c, lens)) for b, c in pairs]
         known = [(b, c) for b, c in values if b and c and b > 0 and c > 0]

@@ -14,7 +14,7 @@ from collections.abc import Iterator, Sequence
 from harness.compare.grouping import is_ok
 from harness.compare.side import RunSide, Side
 from harness.grade import GPU_LENSES
-from harness.lenses import LENS_NAMES, RSS
+from harness.lenses import ABOVE_IDLE, DEVICE, LENS_NAMES, RSS
 from harness.text import plural
 
 BRIEF_S = 1.0  # of steps: 50 samples at the sampler's rate, and few on a busy machine
@@ -32,6 +32,11 @@ def refusal(run: RunSide, lens: str) -> str | None:
     if grade is None or grade.grade != "D" or (lens == RSS and _is_brief(run)):
         return None
     return grade.reasons[0].rstrip(".") if grade.reasons else "no reason was noted"
+
+
+def growth_refusal(run: RunSide, lens: str) -> str | None:
+    """Say why a lens's growth can't be compared: the device's is that above idle, and as good as it."""
+    return refusal(run, ABOVE_IDLE if lens == DEVICE and ABOVE_IDLE in run.grades else lens)
 
 
 def refusal_note(sides: Sequence[Side]) -> str | None:
@@ -59,7 +64,7 @@ def lens_name(lens: str) -> str:
 
 def _refused(run: RunSide) -> Iterator[tuple[str, str]]:
     for lens in sorted(own_lenses(run)):
-        if (why := refusal(run, lens)) is not None:
+        if (why := growth_refusal(run, lens)) is not None:
             yield lens, why
 
 
