@@ -106,6 +106,22 @@ def idle_by_device(
     return found
 
 
+def process_series(memory: pd.DataFrame) -> dict[str, pd.Series[float]]:
+    """NVML process memory of each device: a list stands for as long as the device's figure stays the same.
+
+    Lists are read when the device's memory has changed, else rarely: a figure that stood still would weigh
+    less than one that moved.
+    """
+    column, device = SAMPLED[PROCESS], SAMPLED[DEVICE]
+    if memory.empty or column not in memory or device not in memory:
+        return device_series(memory, column)
+    rows = memory.sort_values("t_ns", kind="stable")
+    is_listed = rows[column].notna()
+    beside = rows[device].fillna(-1).where(is_listed).groupby(rows["device"]).ffill()
+    held = rows.groupby("device")[column].ffill().where(rows[device] == beside)
+    return device_series(rows.assign(**{column: rows[column].where(is_listed, held)}), column)
+
+
 def summed(series: Iterable[pd.Series[float]]) -> pd.Series[float]:
     """Add devices up, each with its last reading: lists of processes are not read of all at once.
 

@@ -36,6 +36,7 @@ from harness.lenses import (
     innermost_spans,
     lens_series,
     passed_within,
+    process_series,
     summed,
     training_spans,
 )
@@ -161,7 +162,7 @@ def sampled_series(
         RSS: device_series(memory, SAMPLED[RSS]),
         DEVICE: held,
         ABOVE_IDLE: above,
-        PROCESS: device_series(memory, SAMPLED[PROCESS]),
+        PROCESS: process_series(memory),
     }
     return {lens: by_device for lens, by_device in found.items() if by_device}
 

@@ -146,6 +146,23 @@ def test_above_idle_starts_from_what_the_sampler_noted_else_from_the_first_sampl
         assert found["training"].peak_bytes == peak
 
 
+def test_a_list_of_processes_stands_while_the_device_stays_as_it_was():
+    """Listed at 0 s, and at 9 s when memory had changed: 1 for nine seconds, 11 for three."""
+    listed = [{0: 1, 9: 11}.get(t) for t in range(13)]
+    held = [5 if t < 9 else 15 for t in range(13)]
+    memory = gpu(range(13), nvml_device_bytes=held, nvml_process_bytes=listed)
+    found = memory_statistics([span("train", 0, 12)], sampled_series(memory))
+    process, device = found["nvml-process"]["training"], found["nvml-device"]["training"]
+    assert device.mean_bytes - process.mean_bytes == 4
+    assert process.p99_bytes == process.peak_bytes == 11
+
+
+def test_a_list_says_nothing_of_a_device_that_has_changed_since():
+    memory = gpu([0, 2, 4], nvml_device_bytes=[5, 9, None], nvml_process_bytes=[1, None, None])
+    found = sampled_series(memory)["nvml-process"]["GPU-a"]
+    assert found.to_dict() == {0: 1}
+
+
 def test_several_gpus_are_shown_each_and_summed():
     """a reads 10, 4 and b 3, 8: peaks 10 and 8, their sum 13; each above its own idle."""
     memory = pd.concat(
