@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+from collections.abc import Iterable
 from importlib import metadata
 from pathlib import Path
 
@@ -40,6 +41,11 @@ compute_mode 0
 """
 
 
+# How a sampler says that it, or the driver, was slow. On a busy machine any run may have such a note.
+OF_ITS_PACE = ("the sampler lowered itself to ", "memory was sampled ")
+_READ_RARELY = " was read every "
+
+
 class NoCompiler(Exception):  # noqa: N818 - a state of the machine
     """The library can't be built here: what is missing, in a sentence."""
 
@@ -71,6 +77,11 @@ def find_trace(name: str) -> Path:
     if not found.is_file():
         raise ValueError(f"no trace {name!r}; expected a file, or one of {', '.join(known)}")
     return found
+
+
+def without_pace(notes: Iterable[str]) -> list[str]:
+    """A sampler's notes but for those that the machine's speed decides."""
+    return [n for n in notes if not n.startswith(OF_ITS_PACE) and _READ_RARELY not in n]
 
 
 def variables(library: Path, script: Path, start: Path | None = None) -> dict[str, str]:

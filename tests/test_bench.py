@@ -39,6 +39,7 @@ request = Request(
     matrix=str(folder / "tiny.yaml"),
     output_dir=folder / "study",
     grace_s=float(os.environ.get("GRACE_S", "2")),
+    jobs=int(os.environ["JOBS"]) if "JOBS" in os.environ else None,
     renders_report=False,
 )
 if "FAKE_WARM" in os.environ:

@@ -16,6 +16,7 @@ import pytest
 from harness import cli
 from harness.launch.local import LocalLauncher
 from tests.conftest import MATRIX
+from tests.doctor_cases import exit_code_for
 from tests.fake_worker import COMMAND
 
 LOCAL = LocalLauncher(True, COMMAND)
@@ -212,8 +213,9 @@ def test_completion_is_printed(typed, shell):
 
 def test_doctor_and_env_answer(typed):
     code, out, _ = typed("doctor", "--json")
-    assert code == 0
-    assert {"packages", "gpu", "results"} <= {json.loads(line)["name"] for line in out.splitlines()}
+    rows = [json.loads(line) for line in out.splitlines()]
+    assert code == exit_code_for(rows)
+    assert {"packages", "gpu", "results"} <= {row["name"] for row in rows}
     code, out, _ = typed("env")
     assert json.loads(out)["format"] == 1
 

@@ -278,7 +278,7 @@ def test_kills_of_the_supervisor_lose_nothing_run_nothing_twice_and_leave_no_con
     generator = random.Random(4)
     kills, once = 0, json.dumps({"sft-micro.full.s1": "crash-first"})
     while kills < KILLS:
-        process = bench.start(FAKE_MODES=once, FAKE_STEP_S="0.2")
+        process = bench.start(FAKE_MODES=once, FAKE_STEP_S="1.0")
         time.sleep(generator.uniform(2.0, 9.0))
         if process.poll() is not None:
             break

@@ -122,7 +122,11 @@ def test_a_worker_that_keeps_stepping_past_its_time_is_timed_out(tmp_path):
 
 @pytest.mark.slow
 def test_a_result_stands_when_the_worker_then_hangs(tmp_path):
-    ending = run_cold(tmp_path, limits=Limits(30, 0.8, 0.2), fake="hang-at-exit")
+    attempt = make_attempt(tmp_path, fake="hang-at-exit")
+    with LocalLauncher(is_cold=True, command=COMMAND) as launcher:
+        handle = launcher.start(attempt, Launch(waits_for_sampler=False))
+        wait_until((attempt / "result.json").exists)
+        ending = watch_to_the_end(handle, attempt, Limits(30, 0.8, 0.2))
     assert ending.status is Status.OK
     assert ending.exit.ended_by == "supervisor"
 
@@ -178,7 +182,7 @@ def test_worker_and_sampler_die_with_a_killed_supervisor(tmp_path, kind):
         wait_until((attempt / "steps.jsonl").exists)
         assert not any(is_gone(pid) for pid in pids)
         supervisor.kill()
-    wait_until(lambda: all(is_gone(pid) for pid in pids), 2)
+    wait_until(lambda: all(is_gone(pid) for pid in pids), 10)
     assert (attempt / "sampler.json").exists()
 
 

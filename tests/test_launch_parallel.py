@@ -114,7 +114,7 @@ def test_a_killed_supervisor_takes_every_process_with_it(tmp_path):
         pids += [n["pid"] for n in wait_for(attempt, 2)]
         assert not any(is_gone(pid) for pid in pids)
         supervisor.kill()
-    wait_until(lambda: all(is_gone(pid) for pid in pids), 2)
+    wait_until(lambda: all(is_gone(pid) for pid in pids), 10)
 
 
 @pytest.mark.slow

@@ -98,6 +98,7 @@ def test_a_worker_that_ignores_sigterm_is_killed(tmp_path):
     attempt = make_attempt(tmp_path, fake="ignore-sigterm")
     with warm_launcher() as launcher:
         handle = launcher.start(attempt, LAUNCH)
+        wait_until((attempt / "steps.jsonl").exists)  # it ignores the signal by now
         ending = finish(handle, attempt, Limits(1.0, 30, 0.2))
     assert ending.exit == Exit(signal=signal.SIGKILL, ended_by="supervisor")
     assert ending.status is Status.TIMEOUT
@@ -139,7 +140,7 @@ def test_workers_of_a_killed_server_end_and_the_next_start_gets_a_new_server(tmp
         ending = finish(handle, attempt)
         assert ending.status is Status.CRASHED
         assert ending.exit.ended_by == "outside"
-        wait_until(lambda: is_gone(handle.pid), 2)
+        wait_until(lambda: is_gone(handle.pid), 10)
         second = make_attempt(tmp_path / "b")
         assert finish(launcher.start(second, LAUNCH), second).status is Status.OK
         assert handle.poll().signal == signal.SIGKILL

@@ -79,7 +79,7 @@ def test_looks_go_on_until_the_last_while_a_claim_is_open(folder):
 
 @pytest.mark.slow
 def test_a_decided_study_ends_at_its_first_look(folder, monkeypatch):
-    monkeypatch.setenv("FAKE_STEP_S", "0.2")  # long enough for samples that a verdict may rest on
+    monkeypatch.setenv("FAKE_STEP_S", "1.0")  # long enough for samples that a verdict may rest on
     text = LOOKS.replace("margin: 1e-9", "margin: 50.0")
     text = text.replace(
         "seeds: [0, 1, 2, 3]", "seeds: [0, 1, 2, 3]\nclaims: {memory: " + MEMORY + "}"

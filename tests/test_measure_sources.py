@@ -15,10 +15,12 @@ from harness.measure.tree import ProcessTree, TargetGone, child_pids
 from harness.samples import MEMORY_COLUMNS
 from tests.waiting import wait_until
 
-NAP = "import time; time.sleep(60)"
+NAP = "import time; print(flush=True); time.sleep(60)"  # the line says that it has grown
 PARENT = f"""
 import subprocess, sys, time
-child = subprocess.Popen([sys.executable, "-c", {NAP!r}])
+sys.stdin.readline()
+child = subprocess.Popen([sys.executable, "-c", {NAP!r}], stdout=subprocess.PIPE)
+child.stdout.readline()
 print(child.pid, flush=True)
 sys.stdin.readline()
 child.kill(); child.wait()
@@ -37,8 +39,19 @@ class Clock:
 def parent():
     pipe = subprocess.PIPE
     with subprocess.Popen([sys.executable, "-c", PARENT], stdin=pipe, stdout=pipe, text=True) as p:
+        tell(p)
         yield p
         p.kill()
+
+
+def tell(process: subprocess.Popen) -> None:
+    """Let it go on to its next step."""
+    process.stdin.write("\n")
+    process.stdin.flush()
+
+
+def wait_for_sleep(pid: int) -> None:
+    wait_until(lambda: psutil.Process(pid).status() == psutil.STATUS_SLEEPING)
 
 
 def test_a_sample_has_the_columns_of_the_record():
@@ -47,7 +60,8 @@ def test_a_sample_has_the_columns_of_the_record():
 
 def test_the_tree_sums_the_rss_of_a_process_and_its_child(parent):
     child = int(parent.stdout.readline())
-    time.sleep(0.2)
+    for pid in (parent.pid, child):
+        wait_for_sleep(pid)
     tree = ProcessTree(parent.pid)
     rss_bytes, processes = tree.rss()
     apart = sum(psutil.Process(pid).memory_info().rss for pid in (parent.pid, child))
@@ -67,6 +81,7 @@ def test_children_are_listed_once_a_second_and_count_a_moment_later_at_any_rate(
     with subprocess.Popen([sys.executable, "-c", PARENT], stdin=-1, stdout=-1, text=True) as parent:
         tree = ProcessTree(parent.pid, clock)
         assert tree.rss()[1] == 1
+        tell(parent)
         parent.stdout.readline()
         clock.now = 0.99
         assert tree.rss()[1] == 1
@@ -76,8 +91,7 @@ def test_children_are_listed_once_a_second_and_count_a_moment_later_at_any_rate(
         assert tree.rss()[1] == 1
         clock.now = 1.05
         assert tree.rss()[1] == 2
-        parent.stdin.write("\n")
-        parent.stdin.flush()
+        tell(parent)
         while child_pids(parent.pid):
             time.sleep(0.01)
         assert tree.rss()[1] == 1
@@ -141,8 +155,9 @@ def test_a_root_that_never_was_is_gone():
 
 
 def test_rss_is_that_of_psutil_and_outlives_no_process():
-    with subprocess.Popen([sys.executable, "-c", NAP]) as root:
-        time.sleep(0.2)
+    with subprocess.Popen([sys.executable, "-c", NAP], stdout=subprocess.PIPE) as root:
+        root.stdout.readline()
+        wait_for_sleep(root.pid)
         tree = ProcessTree(root.pid)
         assert tree.rss() == (psutil.Process(root.pid).memory_info().rss, 1)
         root.kill()
@@ -154,8 +169,7 @@ def test_the_tree_owns_a_child_before_it_is_listed_and_after_it_ended(parent):
     child = int(parent.stdout.readline())
     assert tree.owns(parent.pid)
     assert tree.owns(child), "the tree has not been refreshed since it came"
-    parent.stdin.write("\n")
-    parent.stdin.flush()
+    tell(parent)
     while psutil.pid_exists(child):
         time.sleep(0.01)
     assert tree.owns(child)

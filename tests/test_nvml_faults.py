@@ -224,6 +224,8 @@ def many(folder: Path, names: dict[str, str]) -> Path:
     lines = ["driver 580.65.06", "cuda 13000"]
     for name, uuid in names.items():
         text = find_trace(name).read_text()
+        if name == "hanging-call":  # later, so that samples are on disk by then
+            text = text.replace("from 0.6", "from 1.6")
         lines += [f"device {uuid}", text.partition(f"device {UUID}\n")[2]]
     path = folder / "many.trace"
     path.write_text("\n".join(lines))

@@ -166,7 +166,7 @@ def test_a_real_training_is_measured_by_the_device_that_it_was_given(tmp_path, p
 
 @pytest.mark.slow
 def test_two_processes_have_a_gpu_each_and_their_sum_at_each_instant(tmp_path):
-    """The second GPU peaks after the first; for 0.4 s of two they do so together."""
+    """The second GPU peaks after the first; for 0.6 s of each second they do so together."""
     both = f"{UUID},{OTHER_UUID}"
     run = replay(tmp_path, "two-gpus.yaml", "two-gpus", both, "sft.lora-r16.*")
     summary = run["summary"]

@@ -11,6 +11,7 @@ from harness.claims import sentence
 from harness.report import render_report
 from tests.browser import chromium, missing_binaries
 from tests.study_factory import Plan, build_study
+from tests.waiting import wait_until
 
 pytestmark = [
     pytest.mark.chromium,
@@ -147,12 +148,8 @@ def test_a_download_needs_no_network(browser, report, tmp_path, name):
     open_page(browser, report[0])
     browser.command("Browser.setDownloadBehavior", behavior="allow", downloadPath=str(tmp_path))
     browser.run(f"document.querySelector('a[download=\"{name}\"]').click()")
-    end = time.monotonic() + 10
-    while not (tmp_path / name).exists():
-        assert time.monotonic() < end, "the download never came"
-        time.sleep(0.1)
-    time.sleep(0.2)
-    assert (tmp_path / name).read_bytes() == (report[0] / name).read_bytes()
+    file, expected = tmp_path / name, (report[0] / name).read_bytes()
+    wait_until(lambda: file.exists() and file.read_bytes() == expected, 10)
 
 
 @pytest.mark.slow

@@ -258,7 +258,7 @@ def test_a_study_that_ends_in_either_round_goes_on_from_there(folder, number, ce
         [sys.executable, "-c", SUPERVISOR, str(folder)],
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
-        env={**os.environ, "FAKE_STEP_S": "0.1"},
+        env={**os.environ, "FAKE_STEP_S": "0.4"},
         cwd=Path(__file__).parent.parent,
     )
     pattern = f"study/runs/sft-micro.{cell}/attempt-1/steps.jsonl"

@@ -13,7 +13,7 @@ import pytest
 from harness.measure.nvml import has_host_pids
 from harness.measure.sampler import Sampler
 from harness.measure.sealing import read_samples
-from tests.scripted_nvml import GPU, OTHER_UUID, UUID, variables
+from tests.scripted_nvml import GPU, OTHER_UUID, UUID, variables, without_pace
 from tests.waiting import wait_until
 
 MIB = 2**20
@@ -200,9 +200,10 @@ def test_what_the_driver_tells_another_process_arrives_whole(ask):
 
 
 def test_a_figure_rises_evenly_between_two_whole_numbers(ask):
-    ramp = "energy_mj 1000000..2000000 from 0 to 1e9\nused_mib 100..300 from -1e9 to 1e9\n"
+    ramp = "energy_mj 1000000..2000000 from -1e9 to 1e9\nused_mib 100..300 from -1e9 to 1e9\n"
+    # The time is how long this machine has run; to a ramp of sixty years all machines are as old.
     sample, _, _ = reading(ask, "start 0\n" + GPU + ramp)
-    assert 1000 < sample["energy_j"] < 1500
+    assert 1500 <= sample["energy_j"] < 1750
     assert 200 * MIB <= sample["nvml_device_bytes"] < 250 * MIB
 
 
@@ -219,7 +220,7 @@ def sample_beside_a_worker(nvml_library, attempt: Path, script: str, enough, hz:
     with subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"]) as worker:
         path.write_text(script.format(pid=worker.pid))
         with pytest.MonkeyPatch.context() as patch:
-            for name, value in variables(nvml_library, path).items():
+            for name, value in variables(nvml_library, path, attempt / "start").items():
                 patch.setenv(name, value)
             with Sampler.start(worker.pid, attempt, hz=hz, gpus=(UUID,)):
                 wait_until(
@@ -248,7 +249,7 @@ def test_the_sampler_follows_the_script_s_time_and_finds_its_worker(nvml_library
     summary = json.loads((tmp_path / "sampler.json").read_text())
     assert summary["gpus"] == [UUID]
     assert summary["lenses"] == ["rss", "nvml-device", "nvml-process"]
-    assert summary["notes"] == [
+    assert without_pace(summary["notes"]) == [
         "process 1 of other programs ran on the GPU and held up to 0.05 GiB: its memory and times are not "
         "the run's alone"
     ]
@@ -285,10 +286,9 @@ found.append(nvml.nvmlDeviceGetPowerUsage(gpu))
 
 
 def test_spikes_of_30_ms_are_met_at_fifty_samples_a_second(nvml_library, tmp_path):
-    """Thirty peaks, each some GiB higher than the last: every one is seen, the highest to the byte."""
-    peaks = [
-        f"used_mib {2000 + 500 * n} from {0.5 + n / 10} to {0.53 + n / 10}\n" for n in range(30)
-    ]
+    """Thirty peaks, each some GiB higher than the last: a sample taken in one has it to the byte."""
+    begins_s = {2000 + 500 * n: 0.5 + n / 10 for n in range(30)}
+    peaks = [f"used_mib {mib} from {s:.2f} to {s + 0.03:.2f}\n" for mib, s in begins_s.items()]
     script = GPU + "used_mib 1000 from 0.2\n" + "".join(peaks) + "used_mib 1 from 3.6\n"
 
     def is_over(samples) -> bool:
@@ -296,11 +296,9 @@ def test_spikes_of_30_ms_are_met_at_fifty_samples_a_second(nvml_library, tmp_pat
 
     readings = sample_beside_a_worker(nvml_library, tmp_path, script, is_over, hz=50)
     seen = set(readings.nvml_device_bytes.dropna() / MIB)
-    met = {2000 + 500 * n for n in range(30)} & seen
-    summary = json.loads((tmp_path / "sampler.json").read_text())
-    # A spike can only have been missed where two readings were further apart than it lasted.
-    if summary["longest_gap_s"] <= 0.03:
-        assert len(met) == 30
-    gaps_s = readings.t_ns.diff() / 1e9
-    assert 30 - len(met) <= (gaps_s > 0.03).sum()
-    assert len(met) > 20, "a machine so busy that nothing is shown here"
+    times_s = readings.t_ns / 1e9 - float((tmp_path / "start").read_text())
+    # At fifty a second one falls into the first 25 ms of each, which leaves 5 ms for the reading itself.
+    due = {mib for mib, s in begins_s.items() if times_s.between(s, s + 0.025).any()}
+    if len(due) < 10:
+        pytest.skip(f"a machine so busy that {len(due)} of 30 spikes had a sample")
+    assert len(due - seen) <= 2, "more than a sampler that was put off in the middle of a sample"

@@ -246,7 +246,7 @@ def test_a_killed_worker_leaves_no_process(study, tmp_path):
     with LocalLauncher(is_cold=True) as launcher:
         handle = launcher.start(attempt, Launch(waits_for_sampler=False))
         steps = attempt / "steps.jsonl"
-        wait_until(lambda: steps.exists() and steps.stat().st_size > 0, 120)
+        wait_until(lambda: steps.exists() and steps.stat().st_size > 0, 300)
         os.kill(handle.pid, signal.SIGKILL)
         wait_until(lambda: handle.poll() is not None, 10)
         handle.close()
@@ -259,7 +259,7 @@ def test_a_server_that_does_not_answer_is_a_status_with_a_sentence(study, tmp_pa
     _, attempt = prepare(study, tmp_path, **server)
     with LocalLauncher(is_cold=True) as launcher:
         handle = launcher.start(attempt, Launch(waits_for_sampler=False))
-        wait_until(lambda: handle.poll() is not None, 120)
+        wait_until(lambda: handle.poll() is not None, 300)
     result, _ = read_result(attempt)
     assert result.status is Status.UNAVAILABLE
     assert result.reason.startswith("no vLLM server answered within vllm_server_timeout=1 s")

@@ -44,7 +44,7 @@ DURING = (
     "foreign-pids", "unified-memory", SAMPLER_FAILS,
 )  # fmt: skip
 BEFORE = ("version-mismatch", "hanging-list")  # the driver fails before anything trains
-HALF = 10  # of the matrix's 20 steps
+HALF = 30  # of the matrix's 60 steps
 LATEST_S = 600.0  # by then a fault comes of itself
 LOG_BYTES = 4096
 BOUND_S = 180.0  # for each run, and as long again for libraries to be imported
