@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import fnmatch
 import json
+import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -53,6 +54,11 @@ class LoadedMatrix:
     matrix: Matrix
     text: str
     where: str  # how messages call it: a shipped name or the path as given
+
+    @property
+    def named(self) -> str:
+        """How a command is given it, as a shell reads it."""
+        return shlex.quote(self.where)
 
 
 def shipped_matrices() -> dict[str, Path]:

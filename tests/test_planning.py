@@ -177,6 +177,10 @@ def test_the_smallest_visible_gpu_of_the_machine_counts():
     assert "2 × NVIDIA L40S" in note
     ground, _ = look_around(CARD, None, found, "0")
     assert (ground.here, ground.rates) == (1, CARD.gpus["A100 80GB"])
+    _, note = look_around(CARD, None, found, "7")
+    assert note.startswith(
+        "no GPU here (CUDA_VISIBLE_DEVICES hides the 2 GPUs of this machine: it "
+    )
 
 
 def test_a_gpu_that_the_card_does_not_know_keeps_its_memory_and_borrows_speed():
