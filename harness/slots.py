@@ -64,8 +64,8 @@ def find_slots(
             raise MachineError(
                 f"matrix {matrix.name!r} needs a CUDA GPU and none can be used here "
                 f"({explain_none(found, devices)}; {_machine()}). `harness plan --matrix {named}` says "
-                f"what it needs; here run `harness bench --matrix {named} --rehearse` to see that every arm "
-                "runs, or `harness bench --matrix cpu`"
+                f"what it needs; here run `harness bench --matrix {named} --rehearse` to see that every "
+                "arm runs, or `harness bench --matrix cpu`"
             )
     return tuple(Slot(core, None) for core in sorted(os.sched_getaffinity(0)))
 
