@@ -43,8 +43,10 @@ def test_a_plan_needs_no_gpu_and_leaves_no_file(typed, tmp_path):
     code, out, err = typed("-m", "eight.yaml")
     assert (code, err) == (0, "")
     assert "no GPU here" in out
-    assert "does not fit one 80 GB GPU" in out
-    assert "fits one 80 GB GPU" in out
+    assert "  by formulas: does not fit one 80 GB GPU" in out
+    assert "  by formulas: fits one 80 GB GPU" in out
+    assert "would not train here: too large for 1 × 80 GB, by formulas" in out
+    assert "harness bench skips no run for its size" in " ".join(out.split())
     assert {p.name for p in tmp_path.iterdir()} == {"eight.yaml", "tiny.yaml"}
 
 
