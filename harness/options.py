@@ -56,14 +56,13 @@ class WithNegatives(click.Command):
         return super().parse_args(ctx, told)
 
 
-class Seconds(click.ParamType):
+class Seconds(click.IntRange):
     """Whole seconds, 0 or more."""
 
-    name = "seconds"
+    def __init__(self) -> None:
+        super().__init__(min=0)
 
-    def convert(
-        self, value: str | int, param: click.Parameter | None, ctx: click.Context | None
-    ) -> int:
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
         """Read digits, and refuse all else in a sentence."""
         digits = str(value).strip()
         if not digits.isdecimal() or len(digits) > 9:
