@@ -35,14 +35,13 @@ from harness.row_lengths import Rows
 from harness.sizes import facts_of
 from harness.spec import RunSpec
 from harness.step_replay import workspaces
-from harness.subject import Device
+from harness.subject import Device, is_traced
 from harness.trace_cache import Progress, can_trace, traces
 from harness.tracers import Question
 from harness.workload import Workload, workload
 
 # How far the formulas' step lay from what runs on an H100 held: 3 % below to 21 % above (docs/gpu.md).
 FORMULA_BELOW, FORMULA_ABOVE = 0.97, 1.21
-TRACED_OPTIMIZERS = ("adamw_torch", "adamw_torch_fused", "sgd", "adagrad", "rmsprop", "adafactor")
 
 
 class ArmForecast(Frozen):
@@ -111,11 +110,6 @@ def question(spec: RunSpec, card: RateCard, device: Device = "cuda") -> Question
     if subject is None or load.length is None:
         return "no bound on the length of a row"
     return subject.model_copy(update={"device": device}), load.length
-
-
-def is_traced(optim: str) -> bool:
-    """Whether an optimizer's step is traced; of bitsandbytes' the sizes of its states are."""
-    return optim in TRACED_OPTIMIZERS or "8bit" in optim or optim.startswith(("paged_", "lion"))
 
 
 def _arm(

@@ -35,6 +35,7 @@ from harness.spec import RunSpec
 from harness.store import VERDICTS, Store
 from harness.study_plan import study_of
 from harness.surroundings import collected_signals, trackio_in
+from harness.text import plural
 from harness.view import StudyView, load_view, verdicts_data
 
 
@@ -93,7 +94,8 @@ def _bench(
     obtained: Obtained,
 ) -> Outcome:
     with collected_signals() as signals, display:
-        desk = Desk(store, launcher, display, plan, signals, obtained)
+        guard = _guard(request, plan, display)
+        desk = Desk(store, launcher, display, plan, signals, obtained, guard)
         while True:
             _round(request, desk)
             following = None if signals else next_round(store, desk.plan, request)
@@ -198,6 +200,7 @@ class Desk:
     plan: Plan
     signals: Sequence[int]
     obtained: Obtained = field(default_factory=Obtained)
+    guard: Guard | None = None  # --exclusive
     records: dict[str, Record | None] = field(default_factory=dict)
     undeclared: list[str] = field(default_factory=list)
     tried: set[str] = field(default_factory=set)
@@ -257,15 +260,21 @@ def _run(request: Request, desk: Desk, pending: Sequence[RunSpec], slots: Sequen
             urgency=desk.urgency,
             total=len(desk.plan.specs),
             done=len(desk.plan.specs) - len(pending),
-            guard=_guard(request, desk.display),
+            guard=desk.guard,
         ).run(pending)
     desk.refuse_undeclared()
 
 
-def _guard(request: Request, display: Display) -> Guard | None:
+def _guard(request: Request, plan: Plan, display: Display) -> Guard | None:
+    def tell(text: str) -> None:
+        display.emit(Event("note", text, {}))
+
     if request.exclusive_wait_s is None:
         return None
-    return Guard(request.exclusive_wait_s, lambda text: display.emit(Event("note", text, {})))
+    if not plan.slots[0].gpu:
+        tell("no run uses a GPU: --exclusive has nothing to guard")
+        return None
+    return Guard(request.exclusive_wait_s, tell)
 
 
 def _finish(desk: Desk, request: Request) -> StudyView | None:
@@ -309,8 +318,8 @@ def _plan_event(plan: Plan, slots: Sequence[Slot], done: int) -> Event:
     later = f", {waits} more once their rates are chosen" if waits else ""
     places, jobs = ", ".join(s.name for s in slots), min(plan.jobs, len(slots))
     text = (
-        f"matrix {plan.loaded.matrix.name}: {len(plan.specs)} runs{kept}{later}, {jobs} side by side "
-        f"({places}); study folder {plan.output_dir}"
+        f"matrix {plan.loaded.matrix.name}: {plural(len(plan.specs), 'run')}{kept}{later}, {jobs} side by "
+        f"side ({places}); study folder {plan.output_dir}"
     )
     data = {"study": str(plan.output_dir), "runs": [s.run_id for s in plan.specs], "done": done}
     return Event("plan", text, data)

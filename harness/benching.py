@@ -25,6 +25,8 @@ from harness.options import (
     POSITIVE,
     SEEDS,
     SETTINGS,
+    Seconds,
+    WithNegatives,
     gib_to_bytes,
 )
 
@@ -54,7 +56,7 @@ Examples:
 
 
 # Options that bench() does not name are fields of plan.Request, by their names there.
-@click.command(epilog=BENCH_EXAMPLES)
+@click.command(cls=WithNegatives, epilog=BENCH_EXAMPLES)
 @MATRIX
 @SETTINGS
 @FILTER
@@ -106,7 +108,7 @@ Examples:
 @click.option(
     "--exclusive",
     "exclusive_wait_s",
-    type=click.IntRange(min=0),
+    type=Seconds(),
     is_flag=False,
     flag_value=EXCLUSIVE_WAIT_S,
     metavar="SECONDS",

@@ -207,7 +207,13 @@ def judge(needs: Needs, machine: Machine, results: Room, trains: Installation) -
         check_cores(machine.cores, machine.limits),
         check_memory(needs, machine.ram),
         check_shared(needs, machine.shared, is_container=is_container),
-        *check_gpus(needs, machine.gpus, machine.visible, absence),
+        *check_gpus(
+            needs,
+            machine.gpus,
+            machine.visible,
+            absence,
+            machine.environ.get("CUDA_VISIBLE_DEVICES"),
+        ),
         *check_driver(needs, machine.visible, trains.torch),
         *[
             check

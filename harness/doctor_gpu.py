@@ -16,6 +16,7 @@ from harness.doctor_check import Check, Word, word_if
 from harness.doctor_driver import dotted
 from harness.doctor_needs import Needs
 from harness.measure.gpus import Gpu, GpuList
+from harness.measure.hidden import explain_none
 from harness.text import memory, plural
 
 _AMPERE = (8, 0)
@@ -34,9 +35,13 @@ def process_name(pid: int) -> str | None:
 
 
 def check_gpus(
-    needs: Needs, found: GpuList, visible: Sequence[Gpu], absence: tuple[str, str]
+    needs: Needs,
+    found: GpuList,
+    visible: Sequence[Gpu],
+    absence: tuple[str, str],
+    cuda_visible_devices: str | None = None,
 ) -> list[Check]:
-    """List the GPUs that CUDA would show; `absence` says why there is none, and what to do."""
+    """List the GPUs that CUDA would show; `absence` says why there is none here, and what to do."""
     if visible:
         lost = [Check("gpu", "nvml", "note", found.note)] if found.note else []
         return [
@@ -44,9 +49,9 @@ def check_gpus(
             *lost,
         ]
     if found.gpus:
-        count = plural(len(found.gpus), "GPU")
-        hidden = f"CUDA_VISIBLE_DEVICES hides the {count} of this machine"
-        return [_none(needs, hidden, "unset it, or name one in it")]
+        hidden = explain_none(found, cuda_visible_devices)
+        known = ", ".join(f"{gpu.index} ({gpu.uuid})" for gpu in found.gpus)
+        return [_none(needs, hidden, f"unset it, or name one in it: {known}")]
     return [_none(needs, *absence)]
 
 
@@ -54,7 +59,9 @@ def _none(needs: Needs, why: str, advice: str) -> Check:
     name = needs.matrix.name
     if not needs.uses_gpu:
         return Check("gpu", "gpu", "note", f"none: {why}", f"matrix {name!r} runs on the CPU")
-    rehearse = f"without a GPU `harness bench --matrix {name} --rehearse` shows that every arm runs"
+    rehearse = (
+        f"without a GPU `harness bench --matrix {needs.named} --rehearse` shows that every arm runs"
+    )
     text = f"matrix {name!r} needs a CUDA GPU: {why}"
     return Check("gpu", "gpu", "problem", text, f"{advice}; {rehearse}", {"reason": "no GPU here"})
 

@@ -59,7 +59,7 @@ def check_repositories(needs: Needs, *, is_offline: bool, is_container: bool) ->
         if r.name == "smollm2" and r.place == "hub"
         else _folder(r, needs.maps[r.name])
         if r.name in needs.maps
-        else _repository(r, needs.matrix.name, is_offline)
+        else _repository(r, needs.named, is_offline)
         for r in needs.repositories
     ]
 

@@ -28,7 +28,7 @@ def check_needs(needs: Needs, ground: str) -> Check:
     parts.append(f"{download_text(needs.download_bytes, needs.unsized)} to download")
     if needs.gpu_hours is not None:
         parts.append(f"about {number(needs.gpu_hours, 3)} GPU-hours, reckoned with {ground}")
-    plan = f"`harness plan --matrix {needs.matrix.name}` says more" if needs.uses_gpu else ""
+    plan = f"`harness plan --matrix {needs.named}` says more" if needs.uses_gpu else ""
     return Check("matrix", "needs", "ok", ", ".join(parts), plan, figures(needs))
 
 

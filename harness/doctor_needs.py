@@ -34,6 +34,7 @@ class Needs:
     arms: tuple[ArmOutlook, ...]
     output_dir: Path  # of its study, unless told otherwise
     has_gpu: bool  # CUDA would show one here
+    named: str  # the matrix, as commands are given it
 
     @property
     def uses_gpu(self) -> bool:
@@ -117,6 +118,7 @@ def needs_of(
         tuple(arms),
         output_dir=found.output_dir,
         has_gpu=bool(ground.here),
+        named=found.loaded.named,
     )
 
 

@@ -7,19 +7,18 @@ others measured. `tests/data/forecast-public.yaml` is one.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Discriminator, Field, Tag, ValidationError, model_validator
 
 from harness.catalog import MODELS, ModelFacts
 from harness.errors import ConfigError, did_you_mean
 from harness.frozen import Frozen, Name, PositiveInt
-from harness.matrix_file import explain, keep_plain, place, read_yaml
-from harness.rates import RateCard
+from harness.matrix_file import as_mapping, explain, keep_plain, place, read_yaml
 from harness.row_lengths import Rows
 from harness.settings import DatasetSpec, Evaluation, Lora, Model, Precision
+from harness.sizes import count_groups
 from harness.spec import RunSpec
 from harness.subject import LEAST_TOKENS, Adapter, Device, Loop, Subject
 from harness.workload import Pool, Workload
@@ -61,10 +60,40 @@ class Sampling(Frozen):
         return self
 
 
+class Shape(ModelFacts):
+    """The shape of a model that is not in the catalog; what no memory hangs on may be absent."""
+
+    hidden: PositiveInt
+    layers: PositiveInt
+    heads: PositiveInt
+    kv_heads: PositiveInt
+    head_dim: PositiveInt
+    ffn: PositiveInt
+    vocab: PositiveInt
+    repository: str = ""
+    parameters: Annotated[int, Field(ge=0)] = Field(0, description="0: counted from the shape")
+    licence: str = ""
+    is_gated: bool = False
+    is_base: bool = True
+
+    @property
+    def facts(self) -> ModelFacts:
+        """The shape as the catalog would have it."""
+        facts = ModelFacts(**self.model_dump())
+        return facts.model_copy(update={"parameters": self.parameters or count_groups(facts).total})
+
+
+# Told apart by what stands there, so that what is wrong with a shape is not also called no name.
+ModelName = Annotated[
+    Annotated[str, Tag("name")] | Annotated[Shape, Tag("shape")],
+    Discriminator(lambda found: "name" if isinstance(found, str) else "shape"),
+]
+
+
 class AskedRun(Frozen):
     """One run."""
 
-    model: str | ModelFacts = Field(description="a name of the catalog, or a shape")
+    model: ModelName = Field(description="a name of the catalog, or a shape")
     dtype: Precision = Field("bfloat16", description="of the base weights")
     lora: Adapter | None = Field(None, description="the adapter; absent is full fine-tuning")
     loop: Loop = Field(
@@ -184,7 +213,7 @@ class AskedRun(Frozen):
 
         Raises: ConfigError for a model that the catalog does not have.
         """
-        facts = MODELS.get(self.model) if isinstance(self.model, str) else self.model
+        facts = MODELS.get(self.model) if isinstance(self.model, str) else self.model.facts
         if facts is None:
             raise ConfigError(
                 f"{where}: model: {self.model!r} is not in the catalog"
@@ -248,27 +277,6 @@ class ForecastFile(Frozen):
     runs: dict[Name, AskedRun] = Field(min_length=1)
 
 
-def check_names(runs: Mapping[str, AskedRun], card: RateCard, file: str) -> None:
-    """Look up what the runs name: models in the catalog, GPUs on the rate card.
-
-    Raises: ConfigError listing every name that is unknown.
-    """
-    problems: list[str] = []
-    for name, run in runs.items():
-        try:
-            run.facts(f"{file}: {name}")
-        except ConfigError as error:
-            problems += error.problems
-        if run.gpu is not None and run.gpu not in card.gpus:
-            problems.append(
-                f"{file}: {name}: gpu: {run.gpu!r} is not on the rate card"
-                f"{did_you_mean(run.gpu, card.gpus)}; expected one of {', '.join(map(repr, card.gpus))}, "
-                "or a card that has it with --rate-card FILE"
-            )
-    if problems:
-        raise ConfigError(*problems)
-
-
 def load_forecast_file(path: Path) -> ForecastFile:
     """Read a file of runs.
 
@@ -282,9 +290,7 @@ def load_forecast_file(path: Path) -> ForecastFile:
             f"{str(path)!r} can't be read: {what}; expected a YAML file of runs"
         ) from None
     data, root = read_yaml(text, path.name)
-    if not isinstance(data, dict):
-        raise ConfigError(f"{path.name}: found {type(data).__name__}, expected a mapping of keys")
-    data, unplain = keep_plain(data)
+    data, unplain = keep_plain(as_mapping(data, path.name))
     problems = [f"{place(at, path.name, root)}: {what}" for at, what in unplain.items()]
     try:
         read = ForecastFile.model_validate_json(json.dumps(data))

@@ -45,7 +45,10 @@ def print_arms(arms: Sequence[ArmForecast]) -> None:
         return
     out = answer_console()
     out.print()
-    out.print(Text("Forecast of one GPU's memory, highest moment, in GiB", style="bold"))
+    title = (
+        "Forecast of one GPU's memory, highest moment, in GiB; where an arm is traced, this counts"
+    )
+    out.print(Text(title, style="bold"))
     table = plain_table("arm", "by", "device (interval)", "terms", "formulas", "smallest GPU")
     for arm in arms:
         made = arm.forecast

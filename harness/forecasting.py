@@ -116,7 +116,8 @@ def _print_scorecard(view: StudyView) -> None:
 def _forecast_file(file: Path, rate_card: Path | None, is_json: bool) -> int:
     """Forecast the runs of a file."""
     from harness.errors import ConfigError
-    from harness.forecast_file import check_names, load_forecast_file
+    from harness.forecast_file import load_forecast_file
+    from harness.forecast_names import check_names
     from harness.forecast_tables import print_forecast, printed
     from harness.gpu_classes import classes
     from harness.rates import load_rates

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import fnmatch
 import json
+import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,7 +25,7 @@ from harness.claim_checks import check_claims
 from harness.errors import ConfigError, did_you_mean
 from harness.frozen import content_hash
 from harness.matrix_checks import applied_overrides, check_matrix
-from harness.matrix_file import explain_all, keep_plain, place, read_yaml
+from harness.matrix_file import as_mapping, explain_all, keep_plain, place, read_yaml
 from harness.objective import objective_arguments
 from harness.spec import Matrix, RunSpec, Stage
 
@@ -54,6 +55,11 @@ class LoadedMatrix:
     text: str
     where: str  # how messages call it: a shipped name or the path as given
 
+    @property
+    def named(self) -> str:
+        """How a command is given it, as a shell reads it."""
+        return shlex.quote(self.where)
+
 
 def shipped_matrices() -> dict[str, Path]:
     """Return name → file of the matrices that come with the harness."""
@@ -69,6 +75,11 @@ def load_matrix(name_or_path: str, *, asks_trl: bool = True) -> LoadedMatrix:
     Raises: ConfigError listing everything that is wrong with it.
     """
     shipped = shipped_matrices()
+    if not name_or_path.strip():
+        raise ConfigError(
+            f"--matrix is empty; expected one of {', '.join(shipped) or 'none shipped'}, or the path of a "
+            ".yaml file"
+        )
     path = shipped.get(name_or_path, Path(name_or_path))
     if name_or_path not in shipped and path.suffix not in (".yaml", ".yml") and not _exists(path):
         raise ConfigError(
@@ -93,9 +104,7 @@ def parse_matrix(text: str, where: str, *, asks_trl: bool = True) -> Matrix:
     Raises: ConfigError listing everything that is wrong with it.
     """
     data, root = read_yaml(text, where)
-    if not isinstance(data, dict):
-        raise ConfigError(f"{where}: found {type(data).__name__}, expected a mapping of keys")
-    data, unplain = keep_plain(data)
+    data, unplain = keep_plain(as_mapping(data, where))
     data, mistaken = fill_in(data)
     unplain |= mistaken
     problems = [f"{place(path, where, root)}: {what}" for path, what in unplain.items()]

@@ -11,7 +11,7 @@ import math
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Annotated, Any, get_args, get_origin
 
-from pydantic import BaseModel
+from pydantic import BaseModel, Tag
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 from ruamel.yaml.events import CollectionEndEvent, CollectionStartEvent
@@ -24,6 +24,7 @@ MOST_LEVELS = 50
 MOST_VALUES = 100_000
 
 Path = tuple[str | int, ...]
+_KINDS = {str: "text", int: "a number", float: "a number", bool: "true or false", list: "a list"}
 
 
 def read_yaml(text: str, where: str) -> tuple[Any, Node | None]:
@@ -50,6 +51,14 @@ def read_yaml(text: str, where: str) -> tuple[Any, Node | None]:
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         # ruamel's own: the 45th of a month, a number of 5000 digits, a malformed tag
         raise ConfigError(f"{where}: not readable YAML: {error}") from None
+
+
+def as_mapping(data: Any, where: str) -> dict[Any, Any]:
+    """Return a document's data as what a file of keys holds. Raises: ConfigError if it is none."""
+    if isinstance(data, dict):
+        return data
+    found = "the file is empty" if data is None else f"found {_KINDS.get(type(data), 'a value')}"
+    raise ConfigError(f"{where}: {found}; expected a mapping of keys, `key: value` a line")
 
 
 def keep_plain(data: Any, path: Path = ()) -> tuple[Any, dict[Path, str]]:
@@ -252,7 +261,7 @@ def _walk(model: type[BaseModel], loc: Iterable[str | int]) -> tuple[Path, Any]:
     kind: Any = model
     path: list[str | int] = []
     for part in loc:
-        members = _members(kind)
+        members = _members(kind) | _branches(kind)
         if part in members:
             kind = members[str(part)]
         elif part != "[key]":
@@ -287,6 +296,12 @@ def _members(kind: Any) -> dict[str, type[BaseModel]]:
         for model in get_args(union)
         for tag in get_args(model.model_fields[key].annotation)
     }
+
+
+def _branches(kind: Any) -> dict[str, Any]:
+    """The types of a union that a tag in pydantic's place tells apart, by their tags."""
+    found = [get_args(a) for a in get_args(kind) if get_origin(a) is Annotated]
+    return {part.tag: kind for kind, *rest in found for part in rest if isinstance(part, Tag)}
 
 
 def _fields(kind: Any) -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,48 @@ class Commands(click.Group):
                 ctx,
             )
         return super().resolve_command(ctx, args)
+
+
+class WithNegatives(click.Command):
+    """A command whose options of `Seconds` are told of '-1' themselves.
+
+    Where the value may be left out, click takes what begins with '-' for another option, even after '='.
+    """
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Put a blank before a negative number, which is then the option's value."""
+        names = {
+            name
+            for option in self.get_params(ctx)
+            if isinstance(option, click.Option) and isinstance(option.type, Seconds)
+            for name in option.opts
+        }
+        told: list[str] = []
+        for arg in args:
+            name, _, value = arg.partition("=")
+            if name in names and value.startswith("-"):
+                told.append(f"{name}= {value}")
+            elif told and told[-1] in names and re.match(r"-[\d.]", arg):
+                told[-1] += f"= {arg}"
+            else:
+                told.append(arg)
+        return super().parse_args(ctx, told)
+
+
+class Seconds(click.IntRange):
+    """Whole seconds, 0 or more."""
+
+    def __init__(self) -> None:
+        super().__init__(min=0)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        """Read digits, and refuse all else in a sentence."""
+        digits = str(value).strip()
+        if not digits.isdecimal() or len(digits) > 9:
+            example = f", e.g. {param.opts[0]} 600" if param else ""
+            found = f"found {_short(digits)}, expected whole seconds, 0 or more{example}"
+            self.fail(found, param, ctx)
+        return int(digits)
 
 
 def parse_seeds(

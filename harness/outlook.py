@@ -239,4 +239,4 @@ def _skips(load: Workload, ground: Ground, device: str, fits: bool | None) -> It
     elif ground.here and load.processes > ground.here:
         yield f"asks for {load.processes} GPUs, this machine has {ground.here}"
     if fits is False:
-        yield f"too large for {load.processes} × {ground.size}"
+        yield f"too large for {load.processes} × {ground.size}, by formulas"

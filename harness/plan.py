@@ -118,7 +118,7 @@ def make_plan(request: Request) -> Plan:
     too few GPUs for an arm.
     """
     found = resolve(request)
-    slots = find_slots(found.loaded.matrix, request.device)
+    slots = find_slots(found.loaded.matrix, request.device, named=found.loaded.named)
     refuse_unfit(found.foreseen, slots)
     places = count_places(slots, request.jobs, found.foreseen)
     return Plan(

@@ -16,6 +16,7 @@ from harness.terminal import answer_console, plain_table
 from harness.text import duration, harmless, number, plural, scaled
 
 UNKNOWN = "unknown"
+OOM = "harness bench skips no run for its size: one that does not fit ends out of memory, the others go on"
 _PLACES = {
     "hub": "Hub",
     "cache": "in the cache",
@@ -40,6 +41,8 @@ def print_plan(
     for arm in arms:
         _arm(out, arm)
     _totals(out, repositories, arms)
+    if any(arm.fits is False for arm in arms):
+        _say(out, OOM, "yellow")
     if purse is not None:
         _purse(out, purse)
 
@@ -81,12 +84,13 @@ def _arm(out: Console, arm: ArmOutlook) -> None:
             table.add_row(f"  {term.name}", gib, Text(harmless(term.note)))
         table.add_row("  total", _gib(arm.memory.total_bytes), f"of {_gib(arm.gpu_bytes)} per GPU")
         out.print(table)
-    _say(out, f"  {arm.verdict}", "yellow" if arm.fits is False else "")
+    by = "by formulas: " if arm.memory is not None else ""
+    _say(out, f"  {by}{arm.verdict}", "yellow" if arm.fits is False else "")
     _say(out, f"  {_price(arm)}")
     for note in arm.notes:
         _say(out, f"  note: {note}")
     for reason in arm.skips:
-        _say(out, f"  would be skipped: {reason}", "yellow")
+        _say(out, f"  would not train here: {reason}", "yellow")
 
 
 def shown_gib(terms: Sequence[Term]) -> list[str]:

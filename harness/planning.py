@@ -179,6 +179,7 @@ def look_around(
     Raises: ConfigError if the card has no such GPU.
     """
     from harness.measure.gpus import visible_gpus
+    from harness.measure.hidden import explain_none
     from harness.outlook import Ground
 
     gpus = visible_gpus(found.gpus, cuda_visible_devices)
@@ -197,7 +198,7 @@ def look_around(
     memory_bytes = rates.memory_bytes.value
     here = len(gpus) if gpu is None else None
     ground = Ground(card, rates, name, memory_bytes, rates.gigabytes, here, has_tiles())
-    why = (found.note or "CUDA_VISIBLE_DEVICES hides them") if here == 0 else None
+    why = explain_none(found, cuda_visible_devices) if here == 0 else None
     none = f"no GPU here ({why}); " if why else ""
     return (
         ground,

@@ -14,6 +14,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from harness import text
+from harness.matrix import shipped_matrices
 from harness.report_tables import NOT_APPLICABLE, Table, arms_of, cell, make_table, runs_of
 from harness.view import RunView, StudyView
 
@@ -113,12 +114,14 @@ def commands(view: StudyView) -> list[tuple[str, str]]:
     """List (what it does, command)."""
     asked = shlex.split(view.study.command)
     named = asked[asked.index("--matrix") + 1] if "--matrix" in asked[:-1] else None
+    rows = [("As this study was made", view.study.command)]
+    if named is None and view.study.matrix_name not in shipped_matrices():
+        return [(what, text.clean(command)) for what, command in rows]  # nobody knows its file
     base = ["harness", "bench", "--matrix", named or view.study.matrix_name]
     for key, value in sorted(view.study.overrides.items()):
         base += ["--set", f"{key}={json.dumps(value)}"]
     base += ["--budget", view.study.budget] if view.study.budget else []
     base += ["--rehearse"] if view.study.is_rehearsal else []
-    rows = [("As this study was made", view.study.command)]
     if shlex.join(base) != view.study.command:
         rows.append(("The whole matrix", shlex.join(base)))
     if view.runs:

@@ -14,7 +14,7 @@ from pydantic import Field, ValidationError, model_validator
 
 from harness.errors import ConfigError, did_you_mean
 from harness.frozen import Frozen, PositiveInt
-from harness.matrix_file import explain, keep_plain, place, read_yaml
+from harness.matrix_file import as_mapping, explain, keep_plain, place, read_yaml
 
 SHIPPED = Path(__file__).parent / "rates.yaml"
 
@@ -128,9 +128,7 @@ def parse_rates(text: str, where: str) -> RateCard:
     Raises: ConfigError listing everything that is wrong with it.
     """
     data, root = read_yaml(text, where)
-    if not isinstance(data, dict):
-        raise ConfigError(f"{where}: found {type(data).__name__}, expected a mapping of keys")
-    data, unplain = keep_plain(data)
+    data, unplain = keep_plain(as_mapping(data, where))
     problems = [f"{place(path, where, root)}: {what}" for path, what in unplain.items()]
     try:
         card = RateCard.model_validate_json(json.dumps(data))

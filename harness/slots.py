@@ -24,6 +24,7 @@ import psutil
 from harness.errors import ConfigError, MachineError
 from harness.measure.container import Ram
 from harness.measure.gpus import GpuList, list_gpus, visible_gpus
+from harness.measure.hidden import explain_none
 from harness.spec import Matrix, RunSpec
 
 MEMORY_PER_WORKER = 4 * 2**30  # bytes; a worker of the CPU matrices stays below it
@@ -43,23 +44,28 @@ class Slot:
         return f"GPU {self.gpu}" if self.gpu else f"core {self.core}"
 
 
-def find_slots(matrix: Matrix, device: Device, found: GpuList | None = None) -> tuple[Slot, ...]:
+def find_slots(
+    matrix: Matrix, device: Device, found: GpuList | None = None, named: str | None = None
+) -> tuple[Slot, ...]:
     """List every place of this machine where a matrix could run; `found` if its GPUs are listed already.
 
-    Raises: MachineError if a GPU was asked for and there is none.
+    `named` is what a command is given for the matrix; its name if None. Raises: MachineError if a GPU was
+    asked for and there is none.
     """
     wanted = matrix.device if device == "auto" else device
     if wanted != "cpu":
         found = found or list_gpus()
-        gpus = visible_gpus(found.gpus, os.environ.get("CUDA_VISIBLE_DEVICES"))
+        devices = os.environ.get("CUDA_VISIBLE_DEVICES")
+        gpus = visible_gpus(found.gpus, devices)
         if gpus:
             return tuple(Slot(None, g.uuid) for g in gpus)
         if wanted == "gpu":
+            named = named or matrix.name
             raise MachineError(
                 f"matrix {matrix.name!r} needs a CUDA GPU and none can be used here "
-                f"({found.note or 'CUDA_VISIBLE_DEVICES hides them'}; {_machine()}). `harness plan "
-                f"--matrix {matrix.name}` says what it needs; here run `harness bench --matrix "
-                f"{matrix.name} --rehearse` to see that every arm runs, or `harness bench --matrix cpu`"
+                f"({explain_none(found, devices)}; {_machine()}). `harness plan --matrix {named}` says "
+                f"what it needs; here run `harness bench --matrix {named} --rehearse` to see that every "
+                "arm runs, or `harness bench --matrix cpu`"
             )
     return tuple(Slot(core, None) for core in sorted(os.sched_getaffinity(0)))
 

@@ -11,12 +11,31 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from harness.catalog import ModelFacts
+from harness.errors import did_you_mean
 from harness.frozen import Frozen, PositiveInt
 from harness.settings import Precision
 
 Loop = Literal["sft", "grpo", "transformers"]
 Device = Literal["cuda", "cpu"]
+# By transformers' names (AdamW: torch's own); of others only what `is_traced` says.
+TRACED_OPTIMIZERS = (
+    "adamw_torch", "adamw_torch_fused", "AdamW", "sgd", "adagrad", "rmsprop", "adafactor",
+)  # fmt: skip
 LEAST_TOKENS = 3  # of a row that is traced: it and a shorter one both have a token to predict
+
+
+def is_traced(optim: str) -> bool:
+    """Whether an optimizer's step is traced; of bitsandbytes' the sizes of its states are."""
+    return optim in TRACED_OPTIMIZERS or "8bit" in optim or optim.startswith(("paged_", "lion"))
+
+
+def untraced(optim: str) -> str:
+    """Say of an optimizer that its step can't be traced."""
+    return (
+        f"optim: found {optim!r}{did_you_mean(optim, TRACED_OPTIMIZERS)}, which the forecast has no class "
+        "for; expected adamw_torch, adamw_torch_fused, sgd, adagrad, rmsprop, adafactor, or an 8-bit or "
+        "paged one"
+    )
 
 
 class Adapter(Frozen):

@@ -4,6 +4,7 @@ Importing torch and TRL takes longer than a trace, so a process is asked again a
 longest is begun first, or the last question would be answered alone. There are at most two, a core each:
 each holds the libraries (half a GiB and more). One that ends while it traces leaves that question without
 a trace, and another takes its place, unless two in a row had no answer to give: then none would have.
+Whatever ends this process, SIGTERM or SIGKILL, ends them.
 What this leaves out: keeping traces (`trace_cache`).
 """
 
@@ -26,7 +27,7 @@ from harness.subject import Subject
 
 Question = tuple[Subject, int]  # a subject, and the length of its longest row
 
-MODULE = "harness.worker.tracing"
+MODULE = "harness.worker.tracer"
 MOST_PROCESSES = 2
 MOST_FRUITLESS = 2  # processes in a row that end before their first answer
 POLL_S = 0.2
@@ -95,8 +96,9 @@ class Tracers:
         with self._starting:
             if self._is_over:
                 return None
+            # It dies with the thread that started it: this one, which waits for its end.
             process = subprocess.Popen(
-                self._command,
+                [*self._command, "--parent", str(os.getpid())],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=errors,

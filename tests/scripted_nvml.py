@@ -3,17 +3,34 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from importlib import metadata
 from pathlib import Path
 
 import pytest
 
+from harness.errors import did_you_mean
+from harness.text import plural
+
 SOURCE = Path(__file__).parent / "nvml" / "scripted_nvml.c"
 TRACES = SOURCE.parent / "traces"
 LIBRARY = "libnvidia-ml.so.1"  # the name that pynvml opens
+
+# What a trace's lines may begin with: as a whole, and before a dot.
+KEYS = (
+    "driver", "cuda", "start", "device", "slice", "name", "compute", "total_mib", "reserved_mib",
+    "used_mib", "utilization", "power_mw", "energy_mj", "celsius", "sm_mhz", "memory_mhz", "throttle",
+    "mig", "ecc", "ecc_uncorrected", "compute_mode",
+)  # fmt: skip
+PREFIXES = {
+    "mark": "a phase",
+    "process": "a process id, or worker",
+    "fault": "a function of NVML that is scripted, or *",
+    "slow": "a function of NVML that is scripted, or *",
+}
 
 UUID = "GPU-5c217ed0-0000-4000-8000-000000000001"
 OTHER_UUID = "GPU-5c217ed0-0000-4000-8000-000000000002"
@@ -82,6 +99,44 @@ def find_trace(name: str) -> Path:
 def without_pace(notes: Iterable[str]) -> list[str]:
     """A sampler's notes but for those that the machine's speed decides."""
     return [n for n in notes if not n.startswith(OF_ITS_PACE) and _READ_RARELY not in n]
+
+
+def check_trace(trace: Path) -> None:
+    """Raise: ValueError for a file that is no trace: the library would skip what it does not know."""
+    lines = trace.read_text(encoding="utf-8", errors="replace").splitlines()
+    problems = list(_unknown(lines, trace.name))
+    if not problems and not any(line.split()[:1] == ["device"] for line in lines):
+        problems = [
+            f"{trace.name}: no GPU; expected a line `device GPU-UUID`, and below it what it reads"
+        ]
+    if problems:
+        more = f" (and {plural(len(problems) - 1, 'line')} more)" if problems[1:] else ""
+        raise ValueError(f"{problems[0]}{more}; {SOURCE.name} says how a trace is written")
+
+
+def _unknown(lines: list[str], where: str) -> Iterator[str]:
+    """Say of each line that the library would skip, or never look at, why."""
+    functions = set(re.findall(r"\bnvml[A-Z]\w+", SOURCE.read_text(encoding="utf-8")))
+    for number, line in enumerate(lines, 1):
+        words = line.partition("#")[0].split()
+        if not words:
+            continue
+        kind, dot, of = words[0].partition(".")
+        at = f"{where}:{number}: {words[0][:80]!r}"
+        if dot and kind in PREFIXES:
+            known = {
+                "mark": bool(of),
+                "process": of.isdecimal() or of == "worker",
+            }.get(kind, of == "*" or of in functions)
+            if not known:
+                yield f"{at} is no key of a trace; expected {kind}. and {PREFIXES[kind]}"
+        elif words[0] not in KEYS:
+            keys = ", ".join((*KEYS, *(f"{prefix}.…" for prefix in PREFIXES)))
+            guess = did_you_mean(words[0], (*KEYS, *PREFIXES))
+            yield f"{at} is no key of a trace{guess}; expected one of {keys}"
+            continue
+        if len(words) == 1:
+            yield f"{at} has no value; expected `{words[0][:80]} VALUE`"
 
 
 def variables(library: Path, script: Path, start: Path | None = None) -> dict[str, str]:

@@ -215,6 +215,15 @@ def test_a_corrupt_record_is_set_aside_and_sealed_again_from_what_is_left(folder
     assert len(outcome.store.attempts(run_id)) == 1
 
 
+def test_a_wait_for_gpus_that_no_run_uses_is_said_to_guard_nothing(folder):
+    listener = Listener()
+    assert run(folder, listener, filters=("sft-micro.full.s0",), exclusive_wait_s=5).exit_code == 0
+    told = [event.text for event in listener.events]
+    assert told.count("no run uses a GPU: --exclusive has nothing to guard") == 1
+    [plan] = [event.text for event in listener.events if event.kind == "plan"]
+    assert "1 run, 1 side by side" in plan
+
+
 def test_a_locked_study_is_refused(folder):
     store = Store(folder / "study")
     store.prepare()

@@ -100,6 +100,8 @@ def test_a_matrix_that_needs_a_gpu_exits_7_without_one(typed, monkeypatch):
     assert code == 7
     assert "needs a CUDA GPU" in err
     assert "harness bench --matrix cpu" in err
+    assert "`harness plan --matrix gpu.yaml` says what it needs" in err
+    assert "`harness bench --matrix gpu.yaml --rehearse`" in err
 
 
 def test_a_dry_run_lists_the_runs_and_makes_nothing(typed):

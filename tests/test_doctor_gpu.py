@@ -62,9 +62,18 @@ def test_no_gpu_is_a_problem_only_for_a_matrix_that_needs_one():
 
 
 def test_hidden_gpus_are_not_a_missing_driver():
-    (check,) = check_gpus(needs("blog", 0), GpuList(gpus(2)), (), NO_DRIVER)
-    assert "CUDA_VISIBLE_DEVICES hides the 2 GPUs of this machine" in check.text
-    assert "unset it" in check.advice
+    (check,) = check_gpus(needs("blog", 0), GpuList(gpus(2)), (), NO_DRIVER, "7")
+    assert check.text == (
+        "matrix 'blog' needs a CUDA GPU: CUDA_VISIBLE_DEVICES hides the 2 GPUs of this machine: it says "
+        "'7', and they are numbered 0, 1"
+    )
+    assert check.advice.startswith("unset it, or name one in it: 0 (GPU-0), 1 (GPU-1); ")
+
+
+def test_a_rehearsal_is_advised_by_the_matrix_as_it_was_given():
+    asked = replace(needs("blog", 0), named="'my matrices/blog.yaml'")
+    (check,) = check_gpus(asked, GpuList(()), (), NO_DRIVER)
+    assert "`harness bench --matrix 'my matrices/blog.yaml' --rehearse`" in check.advice
 
 
 def test_an_idle_gpu_has_nothing_to_say():

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from harness.errors import ConfigError
-from harness.forecast_file import AskedRun, check_names, load_forecast_file
-from harness.rates import load_rates
+from harness.forecast_file import AskedRun, load_forecast_file
+from harness.sizes import count_groups
 from harness.subject import LEAST_TOKENS
 from tests.test_forecast import write
 
@@ -51,18 +51,43 @@ def test_what_does_not_go_together_is_refused_with_its_line(tmp_path, run, said)
         one(tmp_path, f"{SMALL}, {run}")
 
 
-def test_every_unknown_name_is_told_with_its_run(tmp_path):
-    path = write(
-        tmp_path,
-        "format: 1\nruns:\n  a: {model: smollm, batch: 2, length: {longest: 64}}\n"
-        "  b: {model: smollm2, batch: 2, length: {longest: 64}, gpu: L40S}\n",
-    )
+SHAPE = (
+    "architecture: llama, hidden: 64, layers: 2, heads: 4, kv_heads: 2, head_dim: 16, ffn: 128, "
+    "vocab: 99"
+)
+
+
+def test_a_shape_says_what_memory_hangs_on_and_no_more(tmp_path):
+    run = f"model: {{{SHAPE}, is_tied: true}}, batch: 2, length: {{longest: 64}}"
+    facts = one(tmp_path, run).facts("runs.yaml: a")
+    assert facts.parameters == count_groups(facts).total > 0
+    told = one(tmp_path, run.replace("is_tied: true", "is_tied: true, parameters: 5"))
+    assert told.facts("runs.yaml: a").parameters == 5
+    assert told.subject("runs.yaml: a").facts.hidden == 64
+
+
+@pytest.mark.parametrize(
+    ("model", "said"),
+    [
+        (f"{{{SHAPE}}}", ["runs.yaml:3: runs.a.model.is_tied: is missing; add it"]),
+        (
+            f"{{{SHAPE}, is_tied: true, hiden: 3}}",
+            [
+                "runs.yaml:3: runs.a.model.hiden: is no key of a forecast file (did you mean 'hidden'?)"
+            ],
+        ),
+        (
+            f"{{{SHAPE}, is_tied: true}}".replace("heads: 4", "heads: 0"),
+            ["runs.yaml:3: runs.a.model.heads: found 0, expected greater than or equal to 1"],
+        ),
+        ("[smollm2]", ["runs.yaml:3: runs.a.model: expected an object"]),
+        ("7", ["runs.yaml:3: runs.a.model: found 7, expected an object"]),
+    ],
+)
+def test_a_shape_that_is_wrong_is_told_by_its_fields_alone(tmp_path, model, said):
     with pytest.raises(ConfigError) as raised:
-        check_names(load_forecast_file(path).runs, load_rates(), path.name)
-    model, gpu = raised.value.problems
-    assert model.startswith("runs.yaml: a: model: 'smollm' is not in the catalog")
-    assert gpu.startswith("runs.yaml: b: gpu: 'L40S' is not on the rate card (did you mean")
-    assert "--gpu" not in gpu
+        one(tmp_path, f"model: {model}, batch: 2, length: {{longest: 64}}")
+    assert list(raised.value.problems) == said
 
 
 def test_a_reference_model_is_held_where_beta_weighs_it_and_all_weights_train(tmp_path):

@@ -64,6 +64,7 @@ ORDER = (
     "forecast",
     "moments",
     "forecast_file",
+    "forecast_names",
     "tracers",
     "trace_cache",
     "arm_forecast",

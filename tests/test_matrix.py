@@ -174,6 +174,12 @@ def test_a_name_longer_than_a_file_name_may_be_is_an_unknown_matrix():
         load_matrix("x" * 300)
 
 
+@pytest.mark.parametrize("name", ["", " "])
+def test_an_empty_name_is_no_folder(name):
+    with pytest.raises(ConfigError, match=r"--matrix is empty; expected one of .*cpu.*\.yaml file"):
+        load_matrix(name)
+
+
 @pytest.mark.parametrize(
     "text",
     [

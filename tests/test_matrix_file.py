@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from harness.errors import ConfigError
-from harness.matrix_file import MOST_LEVELS, keep_plain, read_yaml
+from harness.matrix_file import MOST_LEVELS, as_mapping, keep_plain, read_yaml
 
 
 def problems_of(text: str) -> tuple[str, ...]:
@@ -85,3 +85,21 @@ def test_what_json_has_a_form_for_is_kept_and_the_rest_is_named_by_its_path():
     kept, problems = keep_plain(data)
     assert kept == {"a": 1, "b": [1, None], "c": {"e": None}}
     assert set(problems) == {("b", 1), ("c", "d"), ("3",), ("f",)}
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("", "the file is empty"),
+        ("# nothing\n", "the file is empty"),
+        ("words", "found text"),
+        ("7", "found a number"),
+        ("true", "found true or false"),
+        ("[a]", "found a list"),
+        ("2020-01-01", "found a value"),
+    ],
+)
+def test_what_is_no_mapping_of_keys_is_called_what_it_is(text, said):
+    with pytest.raises(ConfigError) as caught:
+        as_mapping(read_yaml(text, "m.yaml")[0], "m.yaml")
+    assert str(caught.value) == f"m.yaml: {said}; expected a mapping of keys, `key: value` a line"

@@ -4,8 +4,9 @@ from typing import Any
 
 import click
 import pytest
+from click.testing import CliRunner
 
-from harness.options import parse_maps, parse_seeds, parse_settings
+from harness.options import Seconds, WithNegatives, parse_maps, parse_seeds, parse_settings
 
 CONTEXT = click.Context(click.Command("x"))
 PARAMETER = click.Option(["--x"])
@@ -95,3 +96,37 @@ def test_maps_are_repositories_with_a_folder_each():
     said = refusal(parse_maps, ("a/b", "=/c", "c/d=", "e/f=/1", "e/f=/2"))
     assert said.count("expected REPOSITORY=FOLDER") == 3
     assert "e/f is given two folders" in said
+
+
+@click.command(cls=WithNegatives)
+@click.option("--wait", type=Seconds(), is_flag=False, flag_value=600)
+@click.option("--count", "-1", "is_one", is_flag=True)
+@click.argument("words", nargs=-1)
+def waiter(wait: int | None, is_one: bool, words: tuple[str, ...]) -> None:
+    """Stands for a command whose wait has an optional value."""
+    click.echo(f"{wait} {is_one} {' '.join(words)}".strip())
+
+
+@pytest.mark.parametrize(
+    ("words", "answer"),
+    [
+        ([], "None False"),
+        (["--wait"], "600 False"),
+        (["--wait", "5"], "5 False"),
+        (["--wait=0", "a"], "0 False a"),
+        (["--wait", "--count"], "600 True"),
+        (["a", "-1"], "None True a"),
+    ],
+)
+def test_whole_seconds_may_be_left_out(words, answer):
+    assert CliRunner().invoke(waiter, words).output.strip() == answer
+
+
+@pytest.mark.parametrize("joint", [" ", "="])
+@pytest.mark.parametrize("value", ["-1", "-.5", "600.5", "abc", "nan", "inf", "9" * 5000])
+def test_other_than_whole_seconds_is_refused_by_what_was_found(value, joint):
+    done = CliRunner().invoke(waiter, f"--wait{joint}{value}".split())
+    assert done.exit_code == 2
+    shown = value if len(value) < 80 else "9" * 79 + "…"
+    said = f"found {shown!r}, expected whole seconds, 0 or more, e.g. --wait 600"
+    assert said in done.output

@@ -1,4 +1,4 @@
-"""Verdicts in words, what would be skipped, and what an amount of money pays for."""
+"""Verdicts in words, what would not train here, and what an amount of money pays for."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def test_completions_that_vllm_samples_need_no_room_of_their_own():
     assert arm_of("lora-r1", changed("lora-r1", evaluation=evaluation)).fits is True
 
 
-def test_a_machine_s_gpus_decide_what_would_be_skipped():
+def test_a_machine_s_gpus_decide_what_would_not_train_here():
     assert arm_of("full", ground=replace(GROUND, here=0)).skips == ("no GPU here",)
     assert arm_of("full", ground=replace(GROUND, here=2)).skips == (
         "asks for 4 GPUs, this machine has 2",
@@ -78,7 +78,7 @@ def test_a_machine_s_gpus_decide_what_would_be_skipped():
     assert arm_of("full", ground=replace(GROUND, here=4)).skips == ()
     small = replace(GROUND, memory_bytes=48_305_799_168, gigabytes=48, here=1)
     skips = arm_of("lora-r1", ground=small).skips
-    assert "too large for 1 × 48 GB" in skips
+    assert "too large for 1 × 48 GB, by formulas" in skips
     assert any("vllm_gpu_memory_utilization" in reason for reason in skips)
 
 

@@ -43,8 +43,10 @@ def test_a_plan_needs_no_gpu_and_leaves_no_file(typed, tmp_path):
     code, out, err = typed("-m", "eight.yaml")
     assert (code, err) == (0, "")
     assert "no GPU here" in out
-    assert "does not fit one 80 GB GPU" in out
-    assert "fits one 80 GB GPU" in out
+    assert "  by formulas: does not fit one 80 GB GPU" in out
+    assert "  by formulas: fits one 80 GB GPU" in out
+    assert "would not train here: too large for 1 × 80 GB, by formulas" in out
+    assert "harness bench skips no run for its size" in " ".join(out.split())
     assert {p.name for p in tmp_path.iterdir()} == {"eight.yaml", "tiny.yaml"}
 
 
@@ -177,6 +179,10 @@ def test_the_smallest_visible_gpu_of_the_machine_counts():
     assert "2 × NVIDIA L40S" in note
     ground, _ = look_around(CARD, None, found, "0")
     assert (ground.here, ground.rates) == (1, CARD.gpus["A100 80GB"])
+    _, note = look_around(CARD, None, found, "7")
+    assert note.startswith(
+        "no GPU here (CUDA_VISIBLE_DEVICES hides the 2 GPUs of this machine: it "
+    )
 
 
 def test_a_gpu_that_the_card_does_not_know_keeps_its_memory_and_borrows_speed():

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from tests.containers.prepare import ROOT
+from tests.nvml.replayed import main
 from tests.scripted_nvml import GPU, OTHER_UUID, UUID, variables
 from tests.waiting import wait_until
 
@@ -83,6 +84,23 @@ def test_a_trace_waits_for_the_worker_s_phases(nvml_library, tmp_path):
         journal.write_text('{"phase":"load","begin_ns":1,"end_ns":2}\n')
         wait_until(lambda: tell() == 300, 5)
         teller.stdin.close()
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "least"),
+    [("--exclusive", "-5", 0), ("--jobs", "-2", 1), ("--jobs", "two", 1)],
+)
+def test_a_wait_or_a_number_of_jobs_that_makes_no_sense_is_refused(
+    tmp_path, monkeypatch, capsys, option, value, least
+):
+    command = ["replayed", "--matrix", "cpu", option, value, "-o", str(tmp_path / "study")]
+    monkeypatch.setattr(sys, "argv", command)
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code == 2
+    expected = f"found {value}, expected a whole number, {least} or more"
+    assert expected in capsys.readouterr().err
+    assert not (tmp_path / "study").exists()
 
 
 @dataclass(frozen=True)

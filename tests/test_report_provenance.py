@@ -10,7 +10,13 @@ from dataclasses import replace
 import pytest
 
 from harness.findings import banners
-from harness.provenance import arguments_tables, environment_table, environments, shareable
+from harness.provenance import (
+    arguments_tables,
+    commands,
+    environment_table,
+    environments,
+    shareable,
+)
 from harness.record import Container
 from harness.report import render_report
 from harness.report_tables import arms_table, figures_table, pairs_table
@@ -45,6 +51,16 @@ def with_argument(study, arm, **changed):
             config = {**config, "arguments": {**config["arguments"], **changed}}
         runs.append(replace(run, resolved_config=config))
     return replace(study, runs=tuple(runs))
+
+
+def test_a_matrix_that_no_command_knows_by_its_name_is_not_advised():
+    study = build_study()
+    assert [what for what, _ in commands(study)] == ["As this study was made", "One run"]
+    made = "python -m tests.nvml.replayed"
+    own = study.study.model_copy(update={"command": made, "matrix_name": "mine"})
+    assert commands(replace(study, study=own)) == [("As this study was made", made)]
+    shipped = own.model_copy(update={"matrix_name": "cpu"})
+    assert len(commands(replace(study, study=shipped))) == 3
 
 
 def test_arguments_that_differ_between_arms_stand_apart_from_those_that_agree():

@@ -13,7 +13,7 @@ import pytest
 from harness.measure.nvml import has_host_pids
 from harness.measure.sampler import Sampler
 from harness.measure.sealing import read_samples
-from tests.scripted_nvml import GPU, OTHER_UUID, UUID, variables, without_pace
+from tests.scripted_nvml import GPU, OTHER_UUID, TRACES, UUID, check_trace, variables, without_pace
 from tests.waiting import wait_until
 
 MIB = 2**20
@@ -205,6 +205,51 @@ def test_a_figure_rises_evenly_between_two_whole_numbers(ask):
     sample, _, _ = reading(ask, "start 0\n" + GPU + ramp)
     assert 1500 <= sample["energy_j"] < 1750
     assert 200 * MIB <= sample["nvml_device_bytes"] < 250 * MIB
+
+
+@pytest.mark.parametrize("trace", sorted(TRACES.glob("*.trace")), ids=lambda path: path.stem)
+def test_every_trace_has_keys_that_the_library_knows(trace):
+    check_trace(trace)
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        (
+            "gpu 0\nfoo -1\n",
+            r"x\.trace:1: 'gpu' is no key of a trace; .*device.* \(and 1 line more\)",
+        ),
+        (GPU + "# why\nutilisation 3\n", r":21: 'utilisation' .*did you mean 'utilization'"),
+        (GPU + "fault.nvmlIni 1\n", r"'fault\.nvmlIni' .*expected fault\. and a function"),
+        (GPU + "process.me 1\n", r"'process\.me' .*expected process\. and a process id, or worker"),
+        (GPU + "used_mib # 3\n", r"'used_mib' has no value; expected `used_mib VALUE`"),
+        ("driver 580.65.06\n", r"x\.trace: no GPU; expected a line `device GPU-UUID`"),
+        ("", r"x\.trace: no GPU"),
+    ],
+)
+def test_what_the_library_would_skip_is_refused_by_its_line(tmp_path, text, found):
+    (tmp_path / "x.trace").write_text(text)
+    with pytest.raises(ValueError, match=found):
+        check_trace(tmp_path / "x.trace")
+
+
+@pytest.mark.parametrize(
+    ("trace", "program", "found"),
+    [
+        (
+            "two-gpus",
+            "nosuchcommand",
+            "'nosuchcommand' can't be started: No such file or directory",
+        ),
+        (str(Path(__file__)), "true", "test_scripted_nvml.py:1: "),
+    ],
+)
+def test_a_command_or_a_trace_that_is_none_is_refused_in_a_sentence(trace, program, found):
+    command = [sys.executable, "-m", "tests.nvml", "--replay", trace, "--", program]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert found in done.stderr
+    assert "Traceback" not in done.stderr
 
 
 def test_without_a_script_there_is_no_driver(nvml_library):

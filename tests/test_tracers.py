@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import signal
+import subprocess
 import sys
 import time
+
+import psutil
+import pytest
 
 from harness.catalog import MODELS
 from harness.memory_trace import Step, Trace
 from harness.subject import Adapter, Subject
 from harness.tracers import Tracers, effort
+from tests.waiting import wait_until
 
 SMALL = Subject(facts=MODELS["smollm2"], dtype="float32", loop="sft", batch=2)
 LARGE = SMALL.model_copy(
@@ -76,3 +82,33 @@ def test_processes_end_within_a_second_once_they_are_not_wanted():
         found = list(tracers.answers())
     assert found == []
     assert time.monotonic() - begin < 5
+
+
+# A step of 28 layers: minutes of importing and tracing, none of which a test waits for.
+STARTER = f"""
+from harness.subject import Subject
+from harness.tracers import Tracers
+asked = Subject.model_validate_json({LARGE.model_dump_json()!r})
+with Tracers([(asked, 4096)]) as tracers:
+    list(tracers.answers())
+"""
+
+
+def is_over(process: psutil.Process) -> bool:
+    try:
+        return process.status() == psutil.STATUS_ZOMBIE  # that nobody here reaps
+    except psutil.NoSuchProcess:
+        return True
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+def test_a_process_that_traces_ends_with_its_starter(number):
+    starter = subprocess.Popen([sys.executable, "-c", STARTER])
+    try:
+        wait_until(lambda: psutil.Process(starter.pid).children(), 60)
+        [tracer] = psutil.Process(starter.pid).children()
+        wait_until(lambda: "harness.worker.tracer" in tracer.cmdline(), 10)
+    finally:
+        starter.send_signal(number)
+        starter.wait()
+    wait_until(lambda: is_over(tracer), 3)

@@ -266,25 +266,25 @@ def visible_gpus(gpus: Sequence[Gpu], cuda_visible_devices: str | None) -> tuple
         return tuple(gpu.as_shown for gpu in gpus)
     chosen: list[Gpu] = []
     for word in cuda_visible_devices.split(","):
-        gpu = _named(gpus, word.strip())
-        if gpu is None:
+        named = named_gpus(gpus, word.strip())
+        if len(named) != 1:
             break
-        if gpu in chosen:
+        if named[0] in chosen:
             return ()
-        chosen.append(gpu)
+        chosen += named
     return tuple(chosen)
 
 
-def _named(gpus: Sequence[Gpu], word: str) -> Gpu | None:
+def named_gpus(gpus: Sequence[Gpu], word: str) -> list[Gpu]:
+    """List what an entry of CUDA_VISIBLE_DEVICES fits; CUDA takes it for one of them, or for none."""
     if word.isdecimal():
-        return next((gpu.as_shown for gpu in gpus if gpu.index == int(word)), None)
-    matches: list[Gpu] = []
+        return [gpu.as_shown for gpu in gpus if gpu.index == int(word)]
     if word.startswith("GPU-"):
-        matches = [gpu.as_shown for gpu in gpus if gpu.uuid.startswith(word)]
-    elif word.startswith("MIG-"):
+        return [gpu.as_shown for gpu in gpus if gpu.uuid.startswith(word)]
+    if word.startswith("MIG-"):
         slices = [(gpu, part) for gpu in gpus for part in gpu.mig_slices]
-        matches = [gpu.part(part) for gpu, part in slices if part.uuid.startswith(word)]
-    return matches[0] if len(matches) == 1 else None
+        return [gpu.part(part) for gpu, part in slices if part.uuid.startswith(word)]
+    return []
 
 
 if __name__ == "__main__":

@@ -22,7 +22,7 @@ from torch._subclasses.fake_tensor import unset_fake_temporarily
 from transformers import AutoModelForCausalLM
 
 from harness.errors import ConfigError
-from harness.subject import Subject
+from harness.subject import Subject, untraced
 from harness.worker.architectures import full_config
 from harness.worker.methods import target_modules
 from harness.worker.models import DTYPES
@@ -217,10 +217,7 @@ def build_optimizer(subject: Subject, model: nn.Module) -> torch.optim.Optimizer
         from harness.worker.blockwise import Blockwise
 
         return Blockwise(trained, name, () if "torch" in name else embeddings_of(model))
-    raise ConfigError(
-        f"optim: found {name!r}, which the forecast has no class for; expected adamw_torch, "
-        "adamw_torch_fused, sgd, adagrad, rmsprop, adafactor, or an 8-bit or paged one"
-    )
+    raise ConfigError(untraced(name))
 
 
 def embeddings_of(model: nn.Module) -> list[Tensor]:

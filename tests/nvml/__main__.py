@@ -16,7 +16,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from tests.scripted_nvml import NoCompiler, compile_library, find_trace, variables
+from tests.scripted_nvml import NoCompiler, check_trace, compile_library, find_trace, variables
 
 # By these names whatever interpreter runs this.
 NAMED = {"harness": [sys.executable, "-m", "harness.cli"], "python": [sys.executable]}
@@ -31,13 +31,21 @@ def main() -> int:
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         try:
-            trace, library = find_trace(options.replay), compile_library(Path(folder))
+            trace = find_trace(options.replay)
+            check_trace(trace)
+            library = compile_library(Path(folder))
         except (ValueError, NoCompiler) as error:
             parser.error(str(error))
         start = None if options.each else library / "start"
         environment = variables(library, trace, start)
         command = [*NAMED.get(options.command[0], options.command[:1]), *options.command[1:]]
-        return subprocess.run(command, env=environment, check=False).returncode
+        try:
+            return subprocess.run(command, env=environment, check=False).returncode
+        except OSError as error:
+            parser.error(
+                f"{command[0]!r} can't be started: {error.strerror}; expected after -- a program of PATH, "
+                f"or {' or '.join(NAMED)}"
+            )
 
 
 if __name__ == "__main__":

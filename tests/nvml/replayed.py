@@ -11,6 +11,7 @@ launcher leaves the GPUs out of what the worker is told; places, sampler and rec
 from __future__ import annotations
 
 import argparse
+from collections.abc import Callable
 from pathlib import Path
 
 from harness.bench import bench
@@ -31,6 +32,19 @@ class OnCpu(LocalLauncher):
         return super().prepare(attempt, launch).model_copy(update={"gpus": ()})
 
 
+def _at_least(least: int) -> Callable[[str], int]:
+    """Return a parser of whole numbers, from the least that makes sense."""
+
+    def parse(text: str) -> int:
+        if not text.isdecimal() or int(text) < least:
+            raise argparse.ArgumentTypeError(
+                f"found {text}, expected a whole number, {least} or more"
+            )
+        return int(text)
+
+    return parse
+
+
 def main() -> int:
     """Run a matrix, and end with the exit code that `harness bench` would."""
     parser = argparse.ArgumentParser(prog="python -m tests.nvml.replayed")
@@ -38,8 +52,8 @@ def main() -> int:
     parser.add_argument("-o", "--output-dir", type=Path, required=True)
     parser.add_argument("--filter", action="append", default=[])
     parser.add_argument("--seeds", type=int, nargs="*")
-    parser.add_argument("--jobs", type=int)
-    parser.add_argument("--exclusive", type=int, metavar="SECONDS")
+    parser.add_argument("--jobs", type=_at_least(1))
+    parser.add_argument("--exclusive", type=_at_least(0), metavar="SECONDS")
     parser.add_argument("--no-report", action="store_true")
     parser.add_argument("--no-forecast", action="store_true")
     parser.add_argument("--fake", action="store_true", help="train nothing")
