@@ -70,7 +70,7 @@ class Shape(ModelFacts):
     head_dim: PositiveInt
     ffn: PositiveInt
     vocab: PositiveInt
-    repository: str = ""
+    repository: str = "a model of this shape"
     parameters: Annotated[int, Field(ge=0)] = Field(0, description="0: counted from the shape")
     licence: str = ""
     is_gated: bool = False

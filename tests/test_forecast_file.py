@@ -61,6 +61,7 @@ def test_a_shape_says_what_memory_hangs_on_and_no_more(tmp_path):
     run = f"model: {{{SHAPE}, is_tied: true}}, batch: 2, length: {{longest: 64}}"
     facts = one(tmp_path, run).facts("runs.yaml: a")
     assert facts.parameters == count_groups(facts).total > 0
+    assert facts.repository == "a model of this shape"
     told = one(tmp_path, run.replace("is_tied: true", "is_tied: true, parameters: 5"))
     assert told.facts("runs.yaml: a").parameters == 5
     assert told.subject("runs.yaml: a").facts.hidden == 64
