@@ -10,8 +10,8 @@ What a forecast says, and how it comes about:
   cache back whenever the card is full. It takes time, and no error.
 
 The interval of reserved memory spans the draws of lengths and a replay in which every row is the
-longest, widened by `RESIDUAL`: about how far measured runs lay from their forecast (docs/memory.md says
-which, and what the interval then covered). No constant is fitted to a public run that it is checked by.
+longest, widened by `RESIDUAL`, a choice: docs/memory.md says which measured runs then lie inside, and
+which one would not with less. No constant is fitted to a public run that it is checked by.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ BEYOND_ERROR = 300 * MIB
 # The first is known of one model only, so the interval is wider by all of it.
 LOADED_LATER = 44 * MIB  # `python -m benchmarks.worker_growth`
 HOLES = 0.40  # `python -m benchmarks.heap_holes`
-CPU_RESIDUAL = 0.10  # the runs that HOLES is fitted on lie within 12 %
+CPU_RESIDUAL = 0.10  # seven of eight readings of the runs that HOLES is fitted on lie within
 
 TERM_NOTES = {
     "weights": "all weights of the model",

@@ -102,7 +102,7 @@ class AskedRun(Frozen):
     batch: PositiveInt = Field(description="rows of a micro batch")
     accumulation: PositiveInt = 1
     steps: PositiveInt | None = Field(
-        None, description="optimizer steps of the run; null: unknown, 200 batches are replayed"
+        None, description="optimizer steps of the run; null: unknown, 200 batches are drawn"
     )
     length: Rows = Field(description="of a row, in tokens")
     has_autocast: bool = Field(False, description="bf16=True of a Trainer, or torch.autocast")

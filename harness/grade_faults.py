@@ -187,8 +187,8 @@ def _rate_faults(watch: Watch) -> list[Fault]:
         faults.append(
             Fault(
                 "B",
-                f"The sampler lowered itself to {text.number(sampler.paced_down_hz, 3)} Hz, to keep "
-                "within its share of a core.",
+                f"The sampler lowered itself to {text.number(sampler.paced_down_hz, 3)} Hz at the lowest, "
+                "to keep within its share of a core.",
             )
         )
     return faults

@@ -81,7 +81,8 @@ def sampler_table(view: StudyView) -> Table:
             )
         )
     columns = (
-        "Run", "Rate", "Longest gap", "Samples", "CPU cost, share of a core", "Lenses", "Notes",
+        "Run", "Rate", "Longest gap of the whole run", "Samples", "CPU cost, share of a core", "Lenses",
+        "Notes",
     )  # fmt: skip
     return make_table("The memory sampler", columns, rows, numeric={1, 2, 3, 4}, is_long=True)
 

@@ -43,8 +43,8 @@ def scorecard_sentence(view: StudyView) -> str:
     untold = {(arm.pair, arm.arm): arm for arm in kept.arms if arm.forecast is None}
     if untold:
         first = next(iter(untold.values()))
-        arms = text.plural(len(untold), "arm")
-        said.append(f"Not forecast: {arms} ({first.pair}.{first.arm}: {first.why}).")
+        arms, which = text.plural(len(untold), "arm"), "the first, " if len(untold) > 1 else ""
+        said.append(f"Not forecast: {arms} ({which}{first.pair}.{first.arm}: {first.why}).")
     formulas = len({(row.pair, row.arm) for row in rows if row.source == "formulas"})
     if formulas:
         said.append(f"By formulas alone, not traced: {text.plural(formulas, 'arm')}.")

@@ -202,7 +202,7 @@ def test_a_sampler_that_lowered_itself_says_so():
     sampler = SAMPLER.model_copy(update={"paced_down_hz": 5.0})
     assert graded("nvml-device", sampler=sampler) == (
         "B",
-        "The sampler lowered itself to 5.00 Hz, to keep within its share of a core.",
+        "The sampler lowered itself to 5.00 Hz at the lowest, to keep within its share of a core.",
     )
 
 

@@ -279,6 +279,12 @@ def test_a_report_names_the_arms_that_have_no_forecast_and_other_releases():
     assert "torch" not in said.replace("trl", "")
 
 
+def test_of_several_arms_without_a_forecast_the_reason_of_the_first_is_said_to_be_its():
+    none = {("sft-micro", "full"): (), ("sft-micro", "lora-r32"): ()}
+    said = scorecard_sentence(with_forecasts(build_study(), forecasts(none)))
+    assert "Not forecast: 2 arms (the first, sft-micro.full: its shape is not in" in said
+
+
 def test_tables_have_a_row_a_lens_and_a_row_a_run():
     study = with_forecasts(
         build_study(), forecasts({("sft-micro", "full"): (estimate("rss", 80),)})

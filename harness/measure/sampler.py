@@ -170,8 +170,8 @@ class Sampling:
     def _pace_notes(self) -> list[str]:
         if self.pacer.lowest_hz is not None:
             return [
-                f"the sampler lowered itself to {self.pacer.lowest_hz:.0f} samples a second, to keep "
-                f"within {self.pacer.share:.1%} of a core"
+                f"the sampler lowered itself to {self.pacer.lowest_hz:.0f} samples a second at the lowest, "
+                f"to keep within {self.pacer.share:.1%} of a core"
             ]
         achieved_hz = self.pace.achieved_hz
         if achieved_hz is not None and self.wall_s > 1 and achieved_hz < KEPT * self.requested_hz:
