@@ -20,7 +20,7 @@ from harness.measure.tenants import INSTEAD, Tenants, is_here
 # nvmlTemperatureSensors_t, nvmlClockType_t
 _SENSOR_GPU, _CLOCK_SM, _CLOCK_MEMORY = 0, 1, 2
 SENSORS_S, ENERGY_S = 0.5, 1.0
-LIST_S = 0.25  # while memory stays as it is
+LIST_S = 0.5  # while memory stays as it is
 # Of the whole sampler's share of a core; the rest is the loop's, memory's and that of RSS. While memory
 # changes a list of processes may take four times its part.
 LIST_PART, ENERGY_PART, SENSORS_PART = 0.05, 0.3, 0.05

@@ -21,7 +21,7 @@ SETTLING_S = 0.4
 # What was taken over the share is given back over so long.
 REPAY_S = 3.0
 # The rate is set for this part of the budget, so that noise does not lower it again at once.
-AIM = 0.85
+AIM = 0.95
 URGENCY = 4
 NOW = float("-inf")
 
