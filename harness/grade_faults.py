@@ -183,7 +183,7 @@ def _rate_faults(watch: Watch) -> list[Fault]:
     said = f"Sampled at {text.number(sampler.achieved_hz, 3)} Hz, asked for {sampler.requested_hz:g} Hz."
     if share < RATE_B:
         faults.append(Fault("D" if share < RATE_D else "C" if share < RATE_C else "B", said))
-    if sampler.paced_down_hz is not None:
+    if sampler.paced_down_hz is not None and sampler.paced_down_hz < RATE_B * sampler.requested_hz:
         faults.append(
             Fault(
                 "B",

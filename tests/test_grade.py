@@ -204,6 +204,8 @@ def test_a_sampler_that_lowered_itself_says_so():
         "B",
         "The sampler lowered itself to 5.00 Hz at the lowest, to keep within its share of a core.",
     )
+    little = SAMPLER.model_copy(update={"paced_down_hz": 9.1})
+    assert graded("nvml-device", sampler=little)[0] == "A"
 
 
 @pytest.mark.parametrize(("steps", "grade"), [(10, "A"), (9, "B"), (3, "B"), (2, "C"), (0, "C")])

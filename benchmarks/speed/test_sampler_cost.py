@@ -1,6 +1,6 @@
 """What the sampler costs the run that it watches: its share of a core, and the rate it keeps.
 
-    python -m pytest benchmarks/speed/test_sampler_cost.py -s
+    python -m pytest -m '' -s benchmarks/speed/test_sampler_cost.py
 
 A process tree of three, whose root never sleeps, is sampled at several rates: RSS alone, and with one and
 two GPUs of the scripted NVML through the unmodified pynvml. The share is the sampler's own CPU time over

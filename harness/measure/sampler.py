@@ -39,7 +39,7 @@ SO_FAR_S = 5.0
 # A stop request is seen after at most this long, however low the rate.
 NAP_S = 0.1
 # Of the rate that was asked for; less is worth a note.
-KEPT = 0.8
+KEPT = 0.9
 # After SIGKILL. A process that even that does not end sits in the driver, and nobody waits for it.
 UNKILLABLE_S = 5.0
 
@@ -168,7 +168,7 @@ class Sampling:
         }
 
     def _pace_notes(self) -> list[str]:
-        if self.pacer.lowest_hz is not None:
+        if self.pacer.lowest_hz is not None and self.pacer.lowest_hz < KEPT * self.requested_hz:
             return [
                 f"the sampler lowered itself to {self.pacer.lowest_hz:.0f} samples a second at the lowest, "
                 f"to keep within {self.pacer.share:.1%} of a core"
