@@ -148,11 +148,11 @@ def test_a_longer_run_whose_rows_vary_reserves_more(answered):
 def test_a_run_that_cant_be_traced_has_a_line_too(answered):
     path = answered("{model: smollm2, batch: 2, length: {longest: 64}}")
     with Path(path).open("a", encoding="utf-8") as file:
-        file.write(
-            "\n  odd: {model: smollm2, batch: 2, length: {longest: 64}, optim: unheard_of}\n"
-        )
+        shape = "architecture: llama, hidden: 64, layers: 2, heads: 5, kv_heads: 5, head_dim: 16"
+        shape += ", ffn: 128, vocab: 100, is_tied: true"
+        file.write(f"\n  odd: {{model: {{{shape}}}, batch: 2, length: {{longest: 64}}}}\n")
     done = typed(path, "--json")
     traced, odd = lines_of(done)
     assert done.return_value == 2
     assert (traced["run"], odd["run"]) == ("r0", "odd")
-    assert "unheard_of" in odd["error"]
+    assert "not a multiple of the number of attention heads (5)" in odd["error"]
