@@ -36,6 +36,7 @@ from harness.lenses import (
     TRAINING_PHASES,
     assign_phases,
     innermost_spans,
+    load_begin,
     passed_within,
     training_spans,
 )
@@ -107,11 +108,11 @@ def step_faults(watch: Watch) -> list[Fault]:
 
 def baseline_faults(watch: Watch, lens: str) -> list[Fault]:
     """Say that a lens was first read when the model was loading: growth is then above what is not known."""
-    load = next((row for row in watch.phases if row.phase == "load"), None)
+    begin_ns = load_begin(watch.phases)
     series = watch.series.get(lens)
-    if load is None or series is None or series.empty or series.index[0] <= load.begin_ns:
+    if begin_ns is None or series is None or series.empty or series.index[0] <= begin_ns:
         return []
-    late = text.duration((int(series.index[0]) - load.begin_ns) / 1e9)
+    late = text.duration((int(series.index[0]) - begin_ns) / 1e9)
     return [
         Fault("C", f"First read {late} after the model began to load: its baseline is too high.")
     ]

@@ -35,6 +35,7 @@ from harness.lenses import (
     idle_by_device,
     innermost_spans,
     lens_series,
+    load_begin,
     passed_within,
     process_series,
     summed,
@@ -79,9 +80,9 @@ def memory_peaks(
         baselines[lens] = 0 if lens == PROCESS else int(series.iloc[0])
     if DEVICE in peaks:
         baselines[DEVICE] = sum(idle_by_device(memory, phases).values())
-    load = next((p for p in phases if p.phase == "load"), None)
-    if load is not None and RSS in peaks:
-        before = rss[rss.index <= load.begin_ns]
+    begin_ns = load_begin(phases)
+    if begin_ns is not None and RSS in peaks:
+        before = rss[rss.index <= begin_ns]
         baselines[RSS] = int(before.iloc[-1] if len(before) else rss.iloc[0])
     for lens in COUNTED:
         values = counted_peaks(phases, lens)

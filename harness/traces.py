@@ -21,6 +21,7 @@ from harness.lenses import (
     device_series,
     innermost_spans,
     lens_series,
+    load_begin,
 )
 from harness.samples import PhaseRow
 from harness.series import is_ok
@@ -159,8 +160,8 @@ def _representatives(good: Sequence[RunView], arms: Sequence[str]) -> dict[str, 
 
 
 def _origin_ns(run: RunView, series: pd.Series[float]) -> int:
-    load = next((p for p in run.phases if p.phase == "load"), None)
-    return load.begin_ns if load else int(series.index[0])
+    begin_ns = load_begin(run.phases)
+    return int(series.index[0]) if begin_ns is None else begin_ns
 
 
 def _memory_of(
